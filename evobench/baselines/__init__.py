@@ -1,0 +1,1 @@
+"""Classical optimisers from other libraries, on the CPU, one process per run."""

@@ -1,0 +1,305 @@
+"""What to run: the validated model of a configs/*.yaml file and of the command line's flags.
+
+An `Experiment` is a product of algorithms, functions and dimensions; each point of it is a `Cell`,
+and each cell has one row per seed in the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from evobench.algorithms import ALGORITHMS
+from evobench.baselines import pymoo as pymoo_baselines
+from evobench.problems import FUNCTIONS, PAPER_FUNCTIONS, Problem, make_problem
+
+PAPER_ALGORITHMS = ("ga", "ga_diff", "de", "de_diff", "pso", "pso_diff", "cmaes", "cmaes_diff")
+"""What `--algo all` means: the boxes of Figure 1, in its order."""
+
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    "paper": {"init": None, "shift": 0.0, "gradient_cost": 0.0, "dtype": "float32"},
+    "fair": {"init": "uniform", "shift": 0.6, "gradient_cost": 5.0, "dtype": "float64"},
+}
+"""The parts of each protocol. `init` None is each algorithm's own start; `shift` is a share of half
+the box (±60 in the paper's); fair computes in float64, as pymoo does: the optimum of a shifted
+function is not a float32 number."""
+
+PAPER_BUDGETS = {500: 500_000}
+"""Where the paper departs from 5000·D evaluations (paper §3)."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""An experiment's name: it names a directory, so it is no path."""
+
+
+def default_budget(dim: int) -> int:
+    """Evaluations the paper grants at `dim`: 5000·D, and 500,000 at 500D."""
+    return PAPER_BUDGETS.get(dim, 5000 * dim)
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Seeds from `30` (0 to 29), `0-29` or `1,4,7`, increasing and without repeats.
+
+    Raises:
+        ValueError: if the text is none of these or names no seed.
+    """
+    allowed = "a count (30), a range (0-29) or a list (1,4,7)"
+    if re.fullmatch(r"\d{1,9}", text):
+        seeds = set(range(int(text)))
+    elif re.fullmatch(r"\d{1,9}(-\d{1,9})?(,\d{1,9}(-\d{1,9})?)*,?", text):
+        seeds = set()
+        for part in filter(None, text.split(",")):
+            first, _, last = part.partition("-")
+            if last and int(last) < int(first):
+                raise ValueError(f"bad seeds '{text}': the range {part} is empty; give {allowed}")
+            seeds |= set(range(int(first), int(last or first) + 1))
+    else:
+        raise ValueError(f"bad seeds '{text}': give {allowed}")
+    if not seeds:
+        raise ValueError(f"bad seeds '{text}': give {allowed}")
+    return tuple(sorted(seeds))
+
+
+class Cell(BaseModel):
+    """One (algorithm, function, dimension, settings), fully resolved: what a run depends on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    algo: str
+    backend: str
+    fn: str
+    dim: int
+    pop_size: int
+    budget: int
+    protocol: str
+    init: str
+    shift: float
+    gradient_cost: float
+    dtype: str
+    device: str
+    settings: dict[str, Any]
+
+    @property
+    def settings_hash(self) -> str:
+        """12 hex digits over everything that can change a result, and nothing else.
+
+        The protocol's name is left out, since its parts are in. A baseline's results depend on
+        the versions of pymoo and cma, a tensor program's on its dtype and kind of device.
+        """
+        content = self.model_dump(exclude={"protocol", "backend"})
+        if self.backend == "pymoo":
+            content["versions"] = pymoo_baselines.VERSIONS
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def key(self) -> tuple[str, str, int, str]:
+        """What identifies the cell in the store."""
+        return self.algo, self.fn, self.dim, self.settings_hash
+
+    def __str__(self) -> str:
+        return f"{self.algo} {self.fn} {self.dim}D"
+
+
+class Experiment(BaseModel):
+    """A configuration file, or the flags of `evobench run`: the two share their names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = "adhoc"
+    algo: tuple[str, ...]
+    fn: tuple[str, ...]
+    dim: tuple[int, ...]
+    seeds: tuple[int, ...] = tuple(range(30))
+    budget: int | None = Field(None, gt=0)
+    pop: int = Field(100, gt=0)
+    protocol: Literal["paper", "fair"] = "paper"
+    init: Literal["centre", "uniform"] | None = None
+    shift: float | None = Field(None, ge=0, allow_inf_nan=False)
+    gradient_cost: float | None = Field(None, ge=0, allow_inf_nan=False)
+    dtype: Literal["float32", "float64"] | None = None
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    settings: dict[str, dict[str, Any]] = {}
+
+    @field_validator("algo", "fn", "dim", mode="before")
+    @classmethod
+    def _as_list(cls, value: Any) -> Any:
+        """One value stands for a list of one; a string may hold several, separated by commas."""
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        return value if isinstance(value, list | tuple) else [value]
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _parse_seeds(cls, value: Any) -> Any:
+        if isinstance(value, bool) or (isinstance(value, int) and value < 0):
+            raise ValueError(f"bad seeds '{value}': give a count (30), a range (0-29) or a list (1,4,7)")
+        if isinstance(value, int | str):
+            return parse_seeds(str(value))
+        return parse_seeds(",".join(map(str, value))) if isinstance(value, list) else value
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, value: str) -> str:
+        if not NAME.fullmatch(value):
+            raise ValueError(f"bad name '{value}': use letters, digits, '.', '_' and '-'")
+        return value
+
+    @field_validator("algo")
+    @classmethod
+    def _check_algo(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = _expand(value, PAPER_ALGORITHMS, "algorithm")
+        for name in names:
+            if name not in ALGORITHMS:
+                raise ValueError(f"unknown algorithm '{name}': choose from {', '.join(ALGORITHMS)}, or all")
+        return names
+
+    @field_validator("fn")
+    @classmethod
+    def _check_fn(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = _expand(value, PAPER_FUNCTIONS, "function")
+        for name in names:
+            if name not in FUNCTIONS and ":" not in name:
+                raise ValueError(
+                    f"unknown function '{name}': choose from {', '.join(FUNCTIONS)}, all, or package.module:function"
+                )
+        return names
+
+    @field_validator("dim", mode="after")
+    @classmethod
+    def _check_dim(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        for dim in value:
+            if dim < 1:
+                raise ValueError(f"bad dimension {dim}: it must be at least 1")
+        return _expand(value, (30, 50), "dimension")
+
+    @model_validator(mode="after")
+    def _check_settings(self) -> Experiment:
+        for name, overrides in self.settings.items():
+            if name not in self.algo:
+                raise ValueError(f"settings are given for '{name}', which is not run: choose from {', '.join(self.algo)}")
+            ALGORITHMS[name].configure(overrides)
+        return self
+
+    def cells(self) -> list[Cell]:
+        """Every cell, dimension by dimension, the tensor programs (minutes) before pymoo (hours).
+
+        Raises:
+            ValueError: if a cell cannot be run: its dimension, population, budget or shift is too
+                small or too large for it, or its device or function is not there.
+        """
+        device = resolve_device(self.device)
+        cells = []
+        for backend in ("evograd", "pymoo"):
+            for dim in self.dim:
+                for fn in self.fn:
+                    problem = make_problem(fn, dim)
+                    cells += [
+                        self._cell(name, problem, device)
+                        for name in self.algo
+                        if ALGORITHMS[name].backend == backend
+                    ]
+        return cells
+
+    def _cell(self, name: str, problem: Problem, device: str) -> Cell:
+        algorithm = ALGORITHMS[name]
+        if self.pop < algorithm.min_pop:
+            raise ValueError(f"population {self.pop} is too small: {name} needs at least {algorithm.min_pop}")
+        budget = self.budget if self.budget is not None else default_budget(problem.dim)
+        if budget < self.pop:
+            raise ValueError(f"budget {budget} is smaller than one population of {self.pop}")
+        parts = PROTOCOLS[self.protocol]
+        half_box = float(((problem.upper - problem.lower) / 2).min())
+        shift = self.shift if self.shift is not None else parts["shift"] * half_box
+        if shift > half_box:
+            raise ValueError(f"shift {shift:g} is too large: half the box of {problem.name} is {half_box:g}")
+        tensors = algorithm.backend == "evograd"
+        return Cell(
+            algo=name,
+            backend=algorithm.backend,
+            fn=problem.name,
+            dim=problem.dim,
+            pop_size=self.pop,
+            budget=budget,
+            protocol=self.protocol,
+            init=self.init or parts["init"] or algorithm.own_start,
+            shift=shift,
+            # A baseline takes no gradients and computes in float64 on the CPU, whatever is asked.
+            gradient_cost=(parts["gradient_cost"] if self.gradient_cost is None else self.gradient_cost)
+            if tensors
+            else 0.0,
+            dtype=(self.dtype or parts["dtype"]) if tensors else "float64",
+            device=device if tensors else "cpu",
+            settings=algorithm.configure(self.settings.get(name, {})).model_dump(),
+        )
+
+
+def _expand(values: tuple[Any, ...], everything: tuple[Any, ...], what: str) -> tuple[Any, ...]:
+    """`all` spelled out, repeats removed, order kept; an empty list is refused."""
+    if not values:
+        raise ValueError(f"no {what} given: name at least one")
+    spelled = [item for value in values for item in (everything if value == "all" else (value,))]
+    return tuple(dict.fromkeys(spelled))
+
+
+def resolve_device(device: str) -> str:
+    """`auto` is CUDA where there is one, else the CPU.
+
+    Raises:
+        ValueError: if the device is not there or cannot do the work.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device 'cuda' is not there: choose cpu or auto")
+    if device == "mps":
+        raise ValueError("device 'mps' has no float64, which objective values need: choose cpu or auto")
+    return device
+
+
+def one_sentence(error: ValidationError) -> str:
+    """pydantic's first complaint as one sentence that names the key."""
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key '{key}': choose from {', '.join(Experiment.model_fields)}"
+    if problem["type"] == "missing":
+        return f"'{key}' is missing: an experiment needs algo, fn and dim"
+    return f"bad value {problem['input']!r} for {key}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def make_experiment(content: dict[str, Any]) -> Experiment:
+    """An experiment from plain data.
+
+    Raises:
+        ValueError: one sentence naming the bad value and what is allowed.
+    """
+    try:
+        return Experiment.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(one_sentence(error)) from error
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The content of a YAML file; the experiment's name is the file's unless it gives one.
+
+    Raises:
+        ValueError: if the file is not there, not YAML, or not a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"cannot read the config '{path}': {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"the config '{path}' is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ValueError(f"the config '{path}' is not a mapping of keys to values")
+    return {"name": path.stem, **content}

@@ -1,0 +1,361 @@
+"""From cells to rows: plan what is missing, run it on this machine's cores, store each task.
+
+A task is one batch of seeds of a tensor program, or one seed of a baseline. Workers write their own
+shard as soon as a task ends, so nothing that was computed is lost whatever happens to the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import platform
+import queue
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+import evobench
+from evobench.algorithms import ALGORITHMS
+from evobench.experiment import Cell, Experiment
+from evobench.problems import check_differentiable, draw_shift, make_problem
+from evobench.record import RunRecord
+from evobench.store import Store
+
+WORKER_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    # pymoo allocates and frees megabytes many times a generation: keeping them in the process
+    # instead of returning them to the kernel makes its PSO about twice as fast.
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
+    "MALLOC_TOP_PAD_": str(1 << 26),
+}
+
+Progress = Callable[[float, float], None]
+"""Called during a task with (share of the budget spent, best value so far)."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A unit of work and of loss: the seeds of one cell that run together."""
+
+    cell: Cell
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an experiment needs: its cells, how many of its runs are stored, and the tasks left."""
+
+    cells: list[Cell]
+    stored: int
+    tasks: list[Task]
+
+
+@dataclass
+class Summary:
+    """How an experiment ended: runs computed and found, and failed tasks with their reason."""
+
+    computed: int = 0
+    stored: int = 0
+    failures: list[tuple[Task, str]] = field(default_factory=list)
+
+
+class Listener(Protocol):
+    """What shows progress; see `evobench.cli` for the terminal's."""
+
+    def started(self, plan: Plan) -> None: ...
+    def progressed(self, task: Task, share: float, best: float) -> None: ...
+    def finished(self, task: Task, runs: pd.DataFrame) -> None: ...
+    def failed(self, task: Task, reason: str) -> None: ...
+
+
+def plan(experiment: Experiment, store: Store, *, fresh: bool = False) -> Plan:
+    """The tasks that are missing from the store.
+
+    Raises:
+        ValueError: if a cell cannot be run, before anything is computed or written.
+    """
+    cells = experiment.cells()
+    for cell in cells:
+        if ":" in cell.fn and ALGORITHMS[cell.algo].needs_gradient:
+            check_differentiable(make_problem(cell.fn, cell.dim))
+    tasks, stored = [], 0
+    for cell in cells:
+        done = set() if fresh else store.seeds_of(cell.key)
+        missing = tuple(seed for seed in experiment.seeds if seed not in done)
+        stored += len(experiment.seeds) - len(missing)
+        if cell.backend == "pymoo":
+            tasks += [Task(cell, (seed,)) for seed in missing]
+        elif missing:
+            tasks.append(Task(cell, missing))
+    return Plan(cells, stored, tasks)
+
+
+def run_experiment(
+    experiment: Experiment,
+    directory: Path,
+    *,
+    jobs: int | None = None,
+    fresh: bool = False,
+    listener: Listener | None = None,
+) -> Summary:
+    """Run what is missing of an experiment and store it under `directory`.
+
+    Args:
+        jobs: worker processes; default one a core.
+        fresh: forget the stored rows of this experiment's cells first.
+
+    Raises:
+        ValueError: before anything is written, if the experiment cannot be run.
+        StoreError: if the directory cannot be written.
+    """
+    store = Store(directory)
+    store.check_writable()
+    todo = plan(experiment, store, fresh=fresh)
+    if fresh:
+        for cell in todo.cells:
+            store.clear(cell.key)
+    if listener is not None:
+        listener.started(todo)
+    summary = Summary(stored=todo.stored)
+    jobs = max(1, min(jobs or os.cpu_count() or 1, len(todo.tasks)))
+    run_tasks = _run_here if jobs == 1 else _run_in_pool
+    context = (experiment.name, directory, provenance())
+    left = {cell.key: sum(len(task.seeds) for task in todo.tasks if task.cell.key == cell.key) for cell in todo.cells}
+    for task, outcome in run_tasks(todo.tasks, context, jobs, listener):
+        if isinstance(outcome, str):
+            summary.failures.append((task, outcome))
+            if listener is not None:
+                listener.failed(task, outcome)
+            continue
+        summary.computed += len(task.seeds)
+        left[task.cell.key] -= len(task.seeds)
+        if left[task.cell.key] == 0:
+            store.merge(task.cell.key)
+        if listener is not None:
+            listener.finished(task, outcome)
+    return summary
+
+
+def execute(task: Task, progress: Progress) -> list[RunRecord]:
+    """Compute a task, on whichever backend its cell names."""
+    cell = task.cell
+    algorithm = ALGORITHMS[cell.algo]
+    problem = make_problem(cell.fn, cell.dim)
+    settings = algorithm.configure(cell.settings)
+    if cell.backend == "pymoo":
+        from evobench.baselines import pymoo as baselines
+
+        (seed,) = task.seeds
+        if cell.shift:
+            problem = problem.shifted(draw_shift(seed, problem, cell.shift))
+        record = baselines.run(
+            cell.algo,
+            problem,
+            settings,
+            seed=seed,
+            budget=cell.budget,
+            pop_size=cell.pop_size,
+            init=cell.init,
+            progress=lambda evals, best: progress(evals / cell.budget, best),
+        )
+        return [record]
+    raise NotImplementedError
+
+
+def rows(task: Task, records: Sequence[RunRecord], experiment: str, origin: dict[str, str]) -> tuple[pd.DataFrame, ...]:
+    """A task's records as rows of the two tables."""
+    cell = task.cell
+    f_opt = make_problem(cell.fn, cell.dim).f_opt
+    about = cell.model_dump() | {"settings": json.dumps(cell.settings, sort_keys=True)}
+    shared = {"experiment": experiment, **about, "settings_hash": cell.settings_hash, **origin}
+    runs = pd.DataFrame(
+        {
+            **shared,
+            "seed": record.seed,
+            "best_f": record.best_f,
+            "gap": None if f_opt is None else record.best_f - f_opt,
+            "best_x": record.best_x,
+            "f_evals": record.f_evals,
+            "g_evals": record.g_evals,
+            "stop_reason": record.stop_reason,
+            "wall_s": record.wall_s,
+            "batch_size": record.batch_size,
+        }
+        for record in records
+    )
+    identity = {name: shared[name] for name in ("algo", "fn", "dim", "settings_hash")}
+    history = pd.concat(
+        pd.DataFrame(
+            {**identity, "seed": record.seed, "evals": record.evals, "best_f": record.history, **record.learned}
+        )
+        for record in records
+    )
+    return runs, history
+
+
+@cache
+def provenance() -> dict[str, str]:
+    """Versions, machine and commit: the same in every row of one process."""
+    packages = ("torch", "pymoo", "cma", "numpy")
+    return {
+        "evobench_version": evobench.__version__,
+        **{f"{name}_version": version(name) for name in packages},
+        "python_version": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "git_commit": _git_commit(),
+    }
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _git_commit() -> str:
+    """The commit of the running code, `-dirty` where it was changed since; empty outside git."""
+    package = Path(evobench.__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(package), *arguments], capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return done.stdout.strip()
+
+    if git("ls-files", "--error-unmatch", "__init__.py") is None:  # installed, not a checkout
+        return ""
+    return f"{git('rev-parse', 'HEAD')}{'-dirty' if git('status', '--porcelain', '--', '.') else ''}"
+
+
+Context = tuple[str, Path, dict[str, str]]
+"""Experiment name, its directory, provenance: what a worker needs beside the task."""
+
+
+def _compute(task: Task, context: Context, progress: Progress) -> pd.DataFrame:
+    """Run a task and store it; returns its runs."""
+    experiment, directory, origin = context
+    started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    records = execute(task, progress)
+    runs, history = rows(task, records, experiment, {**origin, "started_at": started_at})
+    Store(directory).write(runs, history)
+    return runs
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+
+
+Outcomes = Iterator[tuple[Task, pd.DataFrame | str]]
+"""Tasks as they end, with their runs or the reason of their failure."""
+
+
+def _run_here(tasks: Sequence[Task], context: Context, jobs: int, listener: Listener | None) -> Outcomes:
+    """One after the other in this process, with all of its threads."""
+    for task in tasks:
+
+        def progress(share: float, best: float, task: Task = task) -> None:
+            if listener is not None:
+                listener.progressed(task, share, best)
+
+        try:
+            outcome: pd.DataFrame | str = _compute(task, context, progress)
+        except Exception as error:  # one failing task must not take the others with it
+            outcome = _reason(error)
+        yield task, outcome
+
+
+def _run_in_pool(tasks: Sequence[Task], context: Context, jobs: int, listener: Listener | None) -> Outcomes:
+    """`jobs` processes with one thread each. Leaving early, by Ctrl-C too, ends them at once."""
+    spawn = multiprocessing.get_context("spawn")
+    messages: Any = spawn.Queue()
+    with _environment(WORKER_ENVIRONMENT):
+        pool = ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_start_worker, initargs=(messages,))
+        try:
+            futures: dict[Future[pd.DataFrame], int] = {
+                pool.submit(_work, index, task, context): index for index, task in enumerate(tasks)
+            }
+            pending = set(futures)
+            while pending:
+                done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+                _relay(messages, tasks, listener)
+                for future in done:
+                    try:
+                        outcome: pd.DataFrame | str = future.result()
+                    except BrokenProcessPool:
+                        outcome = "a worker process was killed (out of memory?)"
+                    except Exception as error:  # see _run_here
+                        outcome = _reason(error)
+                    yield tasks[futures[future]], outcome
+        finally:
+            for process in multiprocessing.active_children():
+                process.terminate()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+_messages: Any = None
+"""In a worker: where it sends its progress."""
+
+
+def _start_worker(messages: Any) -> None:
+    import torch
+
+    global _messages
+    _messages = messages
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    torch.set_num_threads(1)
+
+
+def _work(index: int, task: Task, context: Context) -> pd.DataFrame:
+    last = 0.0
+
+    def progress(share: float, best: float) -> None:
+        nonlocal last
+        if (now := time.monotonic()) - last > 0.5:
+            last = now
+            _messages.put((index, share, best))
+
+    return _compute(task, context, progress)
+
+
+def _relay(messages: Any, tasks: Sequence[Task], listener: Listener | None) -> None:
+    while True:
+        try:
+            index, share, best = messages.get_nowait()
+        except queue.Empty:
+            return
+        if listener is not None:
+            listener.progressed(tasks[index], share, best)
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Environment variables for the processes started inside; what the user set stays."""
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
