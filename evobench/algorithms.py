@@ -1,6 +1,7 @@
 """The algorithms a user can name: one table over both backends.
 
-A new differentiable algorithm registers in `evobench.evograd`, a new baseline in `BASELINES` here.
+A new differentiable algorithm registers in `evobench.evograd.FAMILIES`, a new variant of all of them
+in `evobench.evograd.VARIANTS`, a new baseline in `BASELINES` here.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from evobench.baselines import pymoo as pymoo_baselines
+from evobench.evograd import FAMILIES, VARIANTS
 
 
 @dataclass(frozen=True)
@@ -72,15 +74,34 @@ BASELINES = {
 }
 
 ALGORITHMS: dict[str, Algorithm] = {
-    name: Algorithm(
-        name=name,
-        backend="pymoo",
-        family=name.removesuffix("_tpa"),
-        variant="pymoo",
-        settings=pymoo_baselines.SETTINGS[name](),
-        min_pop=MIN_POP[name.removesuffix("_tpa")],
-        own_start="uniform",
-        summary=f"pymoo's {summary}",
+    algorithm.name: algorithm
+    for algorithm in (
+        *(
+            Algorithm(
+                name=name,
+                backend="pymoo",
+                family=name.removesuffix("_tpa"),
+                variant="pymoo",
+                settings=pymoo_baselines.SETTINGS[name](),
+                min_pop=MIN_POP[name.removesuffix("_tpa")],
+                own_start="uniform",
+                summary=f"pymoo's {summary}",
+            )
+            for name, summary in BASELINES.items()
+        ),
+        *(
+            Algorithm(
+                name=f"{family}_{variant}",
+                backend="evograd",
+                family=family,
+                variant=variant,
+                settings=FAMILIES[family].settings(**what.overrides.get(family, {})),
+                min_pop=MIN_POP[family],
+                own_start="centre" if family == "cmaes" else "uniform",
+                summary=f"{FAMILIES[family].title}, {what.summary}",
+            )
+            for variant, what in VARIANTS.items()
+            for family in FAMILIES
+        ),
     )
-    for name, summary in BASELINES.items()
 }

@@ -168,7 +168,7 @@ class Problem:
             ValueError: if the last axis of `x` is not `dim` long.
         """
         if isinstance(x, np.ndarray):
-            return self(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64))).numpy()
+            return self(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64))).detach().numpy()
         if x.shape[-1] != self.dim:
             raise ValueError(f"{self.name} takes points of {self.dim} coordinates, not {x.shape[-1]}")
         x = x.to(torch.float64)
@@ -204,7 +204,7 @@ def make_problem(name: str, dim: int) -> Problem:
     function = load_function(name) if ":" in name else FUNCTIONS.get(name)
     if function is None:
         raise ValueError(
-            f"unknown function '{name}': choose from {', '.join(FUNCTIONS)}, or name your own as package.module:function"
+            f"unknown function {name!r}: choose from {', '.join(FUNCTIONS)}, or name your own as package.module:function"
         )
     if dim < function.min_dim:
         raise ValueError(f"dimension {dim} is too small for {name}: it needs at least {function.min_dim}")
@@ -229,27 +229,45 @@ def load_function(name: str) -> Function:
     `upper`, `x_opt`, `f_opt` and `min_dim` set what the attributes of `Function` mean.
 
     Raises:
-        ValueError: if the module or the function does not exist, or is not callable.
+        ValueError: if the module or the function does not exist, it is not callable, or one of its
+            attributes makes no sense.
     """
     module_name, _, attribute = name.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         evaluate = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # a user's module may fail in any way while it is imported
-        raise ValueError(f"cannot load the function '{name}': {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # a user's module may fail in any way while it is imported
+        raise ValueError(f"cannot load the function {name!r}: {_one_line(error)}") from error
     if not callable(evaluate):
-        raise ValueError(f"'{name}' is not a function")
+        raise ValueError(f"{name!r} is not a function")
+
+    def number(key: str, default: float | None) -> float | None:
+        value = getattr(evaluate, key, default)
+        try:
+            return None if value is None else float(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"bad attribute {key} of {name!r}: {_one_line(value)} is not a number") from error
+
+    lower, upper, min_dim = number("lower", BOX[0]), number("upper", BOX[1]), number("min_dim", 1)
+    if lower is None or upper is None or not -math.inf < lower < upper < math.inf:
+        raise ValueError(f"bad box of {name!r}: its lower ({lower}) must be less than its upper ({upper}), both finite")
     return Function(
         name,
         evaluate,
-        x_opt=getattr(evaluate, "x_opt", None),
-        f_opt=getattr(evaluate, "f_opt", None),
-        citation=(getattr(evaluate, "__doc__", None) or "the user's own").strip().splitlines()[0],
-        lower=float(getattr(evaluate, "lower", BOX[0])),
-        upper=float(getattr(evaluate, "upper", BOX[1])),
-        min_dim=int(getattr(evaluate, "min_dim", 1)),
+        x_opt=number("x_opt", None),
+        f_opt=number("f_opt", None),
+        citation=next(iter((getattr(evaluate, "__doc__", None) or "").strip().splitlines()), "the user's own"),
+        lower=lower,
+        upper=upper,
+        min_dim=int(min_dim or 1),
     )
+
+
+def _one_line(what: object) -> str:
+    """A user's value, or what a user's code raised, on one line."""
+    text = f"{type(what).__name__}: {what}" if isinstance(what, BaseException) else repr(what)
+    return " ".join(text.split())
 
 
 def _probe(problem: Problem) -> Tensor:
@@ -267,24 +285,36 @@ def check_batched(problem: Problem) -> None:
         ValueError: with one sentence saying what it returned and what is wanted.
     """
     x = _probe(problem)
+    value = _returned(problem, x)
+    if not value.dtype.is_floating_point:
+        raise ValueError(f"'{problem.name}' returned {value.dtype}: a floating-point tensor is wanted")
+    alone = torch.stack([_returned(problem, row) for row in x.flatten(0, 1)]).view(2, 3)
+    if not torch.equal(x, _probe(problem)):
+        raise ValueError(f"'{problem.name}' changes the points it is given in place: it must leave them alone")
+    if not torch.allclose(alone, value, rtol=1e-9, atol=1e-12, equal_nan=True):
+        raise ValueError(f"'{problem.name}' is not batched: a point's value changes with the points beside it")
+
+
+def _returned(problem: Problem, x: Tensor) -> Tensor:
+    """A user's function of `x`, one value a point.
+
+    Raises:
+        ValueError: with one sentence, whatever the user's code raises or returns instead.
+    """
+    given = f"a tensor of shape {list(x.shape)}"
     try:
         value = problem.evaluate(x)
     except Exception as error:  # whatever the user's code raises, the user reads one sentence
         raise ValueError(
-            f"'{problem.name}' failed on a tensor of shape [2, 3, {problem.dim}] ({type(error).__name__}: {error}): "
-            "it must take a batch [..., dim] and return [...]"
+            f"'{problem.name}' failed on {given} ({_one_line(error)}): it must take a batch [..., dim] and return [...]"
         ) from error
-    if not isinstance(value, Tensor) or tuple(value.shape) != (2, 3):
-        shape = f"shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    if not isinstance(value, Tensor) or value.shape != x.shape[:-1]:
+        got = f"shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         raise ValueError(
-            f"'{problem.name}' is not batched: for a tensor of shape [2, 3, {problem.dim}] it returned {shape}, "
-            "and a tensor of shape [2, 3] is wanted"
+            f"'{problem.name}' is not batched: for {given} it returned {got}, "
+            f"and a tensor of shape {list(x.shape[:-1])} is wanted"
         )
-    if not value.dtype.is_floating_point:
-        raise ValueError(f"'{problem.name}' returned {value.dtype}: a floating-point tensor is wanted")
-    alone = torch.stack([problem.evaluate(row) for row in x.flatten(0, 1)]).view(2, 3)
-    if not torch.allclose(alone, value, rtol=1e-9, atol=1e-12, equal_nan=True):
-        raise ValueError(f"'{problem.name}' is not batched: a point's value changes with the points beside it")
+    return value
 
 
 def check_differentiable(problem: Problem) -> None:
@@ -294,8 +324,11 @@ def check_differentiable(problem: Problem) -> None:
         ValueError: with one sentence naming the function and the algorithms that need no gradient.
     """
     x = _probe(problem).requires_grad_()
-    value = problem.evaluate(x)
-    gradient = torch.autograd.grad(value.sum(), x, allow_unused=True)[0] if value.requires_grad else None
+    try:
+        value = problem.evaluate(x)
+        gradient = torch.autograd.grad(value.sum(), x, allow_unused=True)[0] if value.requires_grad else None
+    except Exception:  # NumPy refuses a tensor with a graph; an operation may have no backward
+        gradient = None
     if gradient is None:
         raise ValueError(
             f"'{problem.name}' is not differentiable by autograd (use torch operations, no .detach() or NumPy): "

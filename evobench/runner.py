@@ -21,11 +21,12 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 
 import evobench
@@ -176,7 +177,27 @@ def execute(task: Task, progress: Progress) -> list[RunRecord]:
             progress=lambda evals, best: progress(evals / cell.budget, best),
         )
         return [record]
-    raise NotImplementedError
+    import torch
+
+    from evobench.evograd import FAMILIES, VARIANTS
+    from evobench.evograd.loop import run_batch
+
+    if cell.shift:
+        shifts = np.stack([draw_shift(seed, problem, cell.shift) for seed in task.seeds])
+        problem = problem.shifted(shifts[:, None])
+    return run_batch(
+        partial(FAMILIES[algorithm.family].build, settings),
+        problem,
+        gradient=VARIANTS[algorithm.variant].gradient,
+        seeds=task.seeds,
+        pop_size=cell.pop_size,
+        budget=cell.budget,
+        init=cell.init,
+        gradient_cost=cell.gradient_cost,
+        dtype=getattr(torch, cell.dtype),
+        device=cell.device,
+        progress=progress,
+    )
 
 
 def rows(task: Task, records: Sequence[RunRecord], experiment: str, origin: dict[str, str]) -> tuple[pd.DataFrame, ...]:

@@ -1,0 +1,55 @@
+"""EvoGrad: the paper's four differentiable algorithms and the variants that explain them.
+
+A new algorithm is one file beside `pso.py` and one line in `FAMILIES`; it gets every variant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from evobench.evograd import cmaes, de, ga, pso
+from evobench.evograd.loop import Algorithm, Gradient
+from evobench.evograd.outer import OuterSettings
+
+
+@dataclass(frozen=True)
+class Family:
+    """An algorithm: how to build it from settings and a space, and what can be set."""
+
+    title: str
+    build: Callable[[Any, Any], Algorithm]
+    settings: type[OuterSettings]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What becomes of the gradient, and the settings in which the variant differs from the text."""
+
+    gradient: Gradient
+    summary: str
+    overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+FAMILIES = {
+    "ga": Family("genetic algorithm", ga.GA, ga.Settings),
+    "de": Family("differential evolution", de.DE, de.Settings),
+    "pso": Family("particle swarm", pso.PSO, pso.Settings),
+    "cmaes": Family("CMA-ES", cmaes.CMAES, cmaes.Settings),
+}
+
+VARIANTS = {
+    "diff": Variant("kept", "as the paper's text has it: gradient steps on solutions count"),
+    "plain": Variant("off", "the same tensor program and noise, no gradient"),
+    "released": Variant(
+        "overwritten",
+        "as the authors' released code behaves: gradient steps on solutions are overwritten",
+        overrides={
+            "ga": {"noise": "gumbel", "fixed": ("crossover_logit", "selection_logit")},
+            "de": {"noise": "gumbel", "fitness_logits": True, "fixed": ("crossover_logit", "selection_logit")},
+            "cmaes": {"weights": "rank", "constants": "released", "reflected_steps": False},
+        },
+    ),
+    "guarded": Variant("guarded", "gradient steps on solutions kept only where they improve"),
+}

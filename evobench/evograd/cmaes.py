@@ -1,0 +1,251 @@
+"""Differentiable CMA-ES (paper §2.1.4 and §2.2.5).
+
+Hansen, "The CMA Evolution Strategy: A Tutorial", arXiv:1604.00772; Auger and Hansen, GECCO 2012
+(the paper's reference). Mean, log σ and the Cholesky factor L are learned.
+
+The weights are softmax(−f/T) over the best half, the temperature T being the standard deviation of
+its fitness: a fixed T would be an argmax at 1e10 and a plain average at 1e-10. The constants are
+Hansen's defaults for this population; `constants = "released"` takes those of the authors' code.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from evobench.evograd.loop import Evaluate
+from evobench.evograd.outer import OuterSettings
+from evobench.evograd.space import CENTRE_STD, Space, Streams, reflect, take
+
+_H_SIGMA_SLOPE = 10.0  # of the logistic window (the authors' code)
+_MIN_LOG_SIGMA = -80.0  # e^-80 = 2e-35: far below any spacing of float64 in the box
+
+
+class Params(NamedTuple):
+    """Learned tensors."""
+
+    mean: Float[Tensor, "seeds 1 dim"]  # μ
+    log_sigma: Float[Tensor, "seeds 1 1"]  # log σ
+    factor: Float[Tensor, "seeds dim dim"]  # L, lower triangular
+
+
+class Settings(OuterSettings):
+    """Initial values and choices."""
+
+    sigma0: float | None = Field(
+        None, gt=0, description="initial σ; None: 0.5 with the centre start (the authors' code), else 10% of the box"
+    )
+    weights: Literal["softmax", "rank"] = Field("softmax", description="recombination weights (paper §2.2.5: softmax)")
+    temperature: float = Field(1.0, gt=0, description="of the weights, in standard deviations of the best half's fitness")
+    constants: Literal["hansen", "released"] = Field("hansen", description="learning rates and damping (paper: [2])")
+    reflected_steps: bool = Field(True, description="y is the step to the reflected point, where f was evaluated")
+
+    learnable = Params._fields
+
+
+class State(NamedTuple):
+    """The distribution as committed, and its paths."""
+
+    covariance: Float[Tensor, "seeds dim dim"]  # C
+    factor: Float[Tensor, "seeds dim dim"]  # L as factorised, before any gradient step
+    path_sigma: Float[Tensor, "seeds 1 dim"]  # p_σ
+    path_c: Float[Tensor, "seeds 1 dim"]  # p_c
+    age: Float[Tensor, "seeds 1 1"]  # generations so far
+
+
+class Noise(NamedTuple):
+    """A generation's random numbers."""
+
+    z: Float[Tensor, "seeds n dim"]  # standard normal
+    rows: Int[Tensor, "seeds n"] | None = None
+
+
+class Constants(NamedTuple):
+    """Learning rates and damping."""
+
+    c_c: float
+    c_sigma: float
+    c_1: float
+    c_mu: float
+    damps: float
+
+
+def hansen_constants(dim: int, mu_eff: float) -> Constants:
+    """Hansen's tutorial, table 1 (with α_cov = 2)."""
+    c_1 = 2 / ((dim + 1.3) ** 2 + mu_eff)
+    c_sigma = (mu_eff + 2) / (dim + mu_eff + 5)
+    return Constants(
+        c_c=(4 + mu_eff / dim) / (dim + 4 + 2 * mu_eff / dim),
+        c_sigma=c_sigma,
+        c_1=c_1,
+        c_mu=min(1 - c_1, 2 * (mu_eff - 2 + 1 / mu_eff) / ((dim + 2) ** 2 + mu_eff)),
+        damps=1 + 2 * max(0.0, math.sqrt((mu_eff - 1) / (dim + 1)) - 1) + c_sigma,
+    )
+
+
+def released_constants(dim: int) -> Constants:
+    """Those of the authors' code."""
+    least = min(1e-14 * dim**7, 0.1)
+    values = (4 / dim, 4 / dim, 2 / dim**2, 0.4, 3.0)
+    return Constants(*(max(value, least) for value in values))
+
+
+def rank_weights(parents: int) -> list[float]:
+    """w_i ∝ log(μ + 1/2) − log i, summing to 1 (tutorial, eq. 49)."""
+    raw = [math.log(parents + 0.5) - math.log(i) for i in range(1, parents + 1)]
+    return [weight / sum(raw) for weight in raw]
+
+
+@dataclass(frozen=True, eq=False)
+class CMAES:
+    """CMA-ES with cumulative step-size adaptation; see `evobench.evograd.loop.Algorithm`."""
+
+    settings: Settings
+    space: Space
+
+    solutions = frozenset({"mean", "log_sigma", "factor"})
+    elitist = False
+    refines = "winner"
+    evaluates_start = False
+
+    @property
+    def parents(self) -> int:
+        """μ, the best half."""
+        return self.space.pop // 2
+
+    @cached_property
+    def constants(self) -> Constants:
+        if self.settings.constants == "released":
+            return released_constants(self.space.dim)
+        return hansen_constants(self.space.dim, 1 / sum(w * w for w in rank_weights(self.parents)))
+
+    @cached_property
+    def expected_norm(self) -> float:
+        """χ = E‖N(0, I)‖."""
+        dim = self.space.dim
+        return math.sqrt(2) * math.exp(math.lgamma((dim + 1) / 2) - math.lgamma(dim / 2))
+
+    def init(self, rng: Streams, evaluate: Evaluate) -> tuple[Params, State]:
+        space = self.space
+        default = CENTRE_STD if space.init == "centre" else 0.1 * self.width
+        eye = torch.eye(space.dim, dtype=space.lower.dtype, device=space.lower.device)
+        eye = eye.expand(space.seeds, -1, -1).contiguous()
+        log_sigma = space.full(math.log(self.settings.sigma0 or default), 1, 1)
+        params = Params(space.start(rng, 1), log_sigma, eye)
+        return params, State(eye, eye, space.full(0.0, 1, space.dim), space.full(0.0, 1, space.dim), space.full(0.0, 1, 1))
+
+    def noise(self, rng: Streams) -> Noise:
+        return Noise(*rng.normal((self.space.pop, self.space.dim)))
+
+    def propose(self, params: Params, state: State, noise: Noise) -> tuple[Float[Tensor, "seeds n dim"], None]:
+        step = noise.z @ params.factor.tril().mT  # L z
+        return reflect(params.mean + params.log_sigma.exp() * step, self.space), None
+
+    def commit(
+        self,
+        params: Params,
+        state: State,
+        noise: Noise,
+        x: Float[Tensor, "seeds pop dim"],
+        fitness: Float[Tensor, "seeds pop"],
+        carry: None,
+    ) -> tuple[Params, State]:
+        c, dim = self.constants, self.space.dim
+        sigma, factor = params.log_sigma.exp(), params.factor  # its upper triangle has no gradient: 0
+        fitness, order = fitness.sort(dim=1)
+        order = order[:, : self.parents]
+        weights = self.weights(fitness[:, : self.parents]).to(x.dtype)[..., None]
+        mu_eff = 1 / weights.square().sum(1, keepdim=True)
+        if self.settings.reflected_steps:
+            y = (take(x, order) - params.mean) / sigma
+        else:
+            y = take(noise.z, order) @ factor.mT
+        y_w = (weights * y).sum(1, keepdim=True)
+        mean = params.mean + sigma * y_w
+
+        whitened = torch.linalg.solve_triangular(factor, y_w.mT, upper=False).mT  # L⁻¹ y_w
+        path_sigma = (1 - c.c_sigma) * state.path_sigma + (c.c_sigma * (2 - c.c_sigma) * mu_eff).sqrt() * whitened
+        length = torch.linalg.vector_norm(path_sigma, dim=-1, keepdim=True) / self.expected_norm
+        age = state.age + 1
+        settled = 1.0 if self.settings.constants == "released" else (1 - (1 - c.c_sigma) ** (2 * age)).sqrt()
+        h_sigma = torch.sigmoid(_H_SIGMA_SLOPE * (1.4 + 2 / (dim + 1) - length / settled))  # logistic, §2.2.5
+        path_c = (1 - c.c_c) * state.path_c + h_sigma * (c.c_c * (2 - c.c_c) * mu_eff).sqrt() * y_w
+
+        covariance = self._moved(state.covariance, state.factor, factor)
+        keep = 1 - c.c_1 - c.c_mu + c.c_1 * (1 - h_sigma) * c.c_c * (2 - c.c_c)
+        # Rank one and rank μ as one product of √-scaled rows, never [S, μ, D, D].
+        rows = torch.cat([(c.c_mu * weights).sqrt() * y, math.sqrt(c.c_1) * path_c], dim=1)
+        covariance = torch.baddbmm(keep * covariance, rows.mT, rows)
+        log_sigma = params.log_sigma + (c.c_sigma / c.damps * (length - 1)).clamp(max=1.0)
+        return self._repaired(mean, log_sigma, covariance, factor, path_sigma, path_c, age)
+
+    def weights(self, fitness: Float[Tensor, "seeds parents"]) -> Float[Tensor, "seeds parents"]:
+        """Recombination weights of the best half, sorted from the best; each run's sum to 1."""
+        if self.settings.weights == "rank":
+            return fitness.new_tensor(rank_weights(self.parents)).expand_as(fitness)
+        behind = fitness - fitness[:, :1]  # inf where nothing finite was found
+        behind = torch.where(behind.isnan(), 0.0, behind)
+        finite = torch.where(behind.isfinite(), behind, 0.0)
+        spread = finite.std(1, correction=0, keepdim=True)
+        scaled = torch.where(spread > 0, behind / (self.settings.temperature * spread), behind)
+        return torch.softmax(-scaled, dim=1)
+
+    def _moved(
+        self,
+        covariance: Float[Tensor, "seeds dim dim"],
+        committed: Float[Tensor, "seeds dim dim"],
+        factor: Float[Tensor, "seeds dim dim"],
+    ) -> Float[Tensor, "seeds dim dim"]:
+        """C after a gradient step on L: C + L Lᵀ − L₀ L₀ᵀ, C itself to the bit where L = L₀."""
+        if factor is committed:
+            return covariance
+        change = factor - committed
+        half = change @ (committed + change / 2).mT
+        return covariance + half + half.mT
+
+    def _repaired(
+        self,
+        mean: Tensor,
+        log_sigma: Tensor,
+        covariance: Tensor,
+        factor: Tensor,
+        path_sigma: Tensor,
+        path_c: Tensor,
+        age: Tensor,
+    ) -> tuple[Params, State]:
+        """Factorise C; a run whose covariance broke gets its diagonal back, alone."""
+        jittered = covariance + torch.diag_embed(self._jitter(factor).expand(-1, self.space.dim))
+        new_factor, info = torch.linalg.cholesky_ex(jittered)
+        bad = ((info != 0) | ~new_factor.diagonal(dim1=-2, dim2=-1).isfinite().all(-1)).view(-1, 1, 1)
+        variance = covariance.diagonal(dim1=-2, dim2=-1).nan_to_num(nan=1.0).clamp(1e-20, 1e20)
+        covariance = torch.where(bad, torch.diag_embed(variance), covariance)
+        new_factor = torch.where(bad, torch.diag_embed(variance.sqrt()), new_factor)
+        log_sigma = log_sigma.nan_to_num(nan=0.0).clamp(_MIN_LOG_SIGMA, self.max_log_sigma)
+        mean = torch.where(mean.isfinite(), mean, self.space.centre)
+        path_sigma, path_c = (torch.where(bad | ~path.isfinite(), 0.0, path) for path in (path_sigma, path_c))
+        return Params(mean, log_sigma, new_factor), State(covariance, new_factor, path_sigma, path_c, age)
+
+    def _jitter(self, factor: Float[Tensor, "seeds dim dim"]) -> Float[Tensor, "seeds 1"]:
+        """ε for the diagonal, from the smallest non-zero entry of L, without a graph (§2.2.5)."""
+        size = torch.where(factor == 0, torch.inf, factor.abs()).amin((-2, -1))
+        return (1e-15 * size**-1.75).clamp(1e-7, 0.1)[:, None]
+
+    @cached_property
+    def width(self) -> float:
+        """The box's largest width, in units of x."""
+        return float((self.space.upper - self.space.lower).max())
+
+    @cached_property
+    def max_log_sigma(self) -> float:
+        """σ stays below ten box widths."""
+        return math.log(10 * self.width)
+
+    def learned(self, params: Params) -> dict[str, Float[Tensor, " seeds"]]:
+        return {"sigma": params.log_sigma.exp()[:, 0, 0]}

@@ -1,0 +1,110 @@
+"""Selection, crossover and mutation as differentiable functions of noise (paper §2.2).
+
+Every function takes its uniform noise as an argument. Where a decision is hard in the forward pass,
+the backward pass is the relaxed one (straight-through).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
+    """`hard` in the forward pass, exactly; the gradient of `soft` in the backward pass."""
+    return hard + (soft - soft.detach())
+
+
+def binary_concrete(u: Tensor, logit: Tensor, temperature: Tensor) -> Tensor:
+    """A 0/1 mask that is 1 with probability sigmoid(logit): Gumbel-Sigmoid, straight-through.
+
+    m̃ = σ((log u − log(1 − u) + α)/τ), m = I[m̃ > 0.5] (paper §2.2; Jang et al. 2017). The threshold
+    is u > σ(−α), which needs no logarithm; the relaxed mask is computed only where a gradient is.
+    """
+    hard = (u > torch.sigmoid(-logit)).to(u.dtype)
+    if not torch.is_grad_enabled():
+        return hard
+    return straight_through(hard, torch.sigmoid((torch.logit(u) + logit) / temperature))
+
+
+def select(
+    uniforms: Sequence[Float[Tensor, "seeds n pop"]],
+    alpha: Float[Tensor, "seeds pop"],
+    temperature: Float[Tensor, "seeds 1 1"],
+    x: Float[Tensor, "seeds pop dim"],
+    *,
+    noise: Literal["logistic", "gumbel"],
+    hard: bool,
+    besides: Int[Tensor, "seeds n"] | None = None,
+) -> list[Float[Tensor, "seeds n dim"]]:
+    """Parents of every candidate, one per element of `uniforms`: Gumbel-softmax over the population.
+
+    A parent is p̃·x with p̃ = softmax((log u − log(1 − u) + α)/τ) (paper §2.2); with `gumbel` noise
+    p̃ = softmax(α/τ − log(−log u)), as in the authors' code. Soft parents are mixtures of the whole
+    population. Hard ones are its members in the forward pass, straight-through: all different where
+    `besides` is given, and different from that individual.
+    """
+    u = torch.cat(list(uniforms), dim=1)  # one batched product for all parents
+    if noise == "logistic":
+        scores = (torch.logit(u) + alpha[:, None]) / temperature
+    else:
+        scores = alpha[:, None] / temperature - torch.log(-torch.log(u))
+    if not hard:
+        return list((torch.softmax(scores, dim=-1) @ x).chunk(len(uniforms), dim=1))
+    parents, taken = [], None if besides is None else [besides[..., None]]
+    for part in scores.chunk(len(uniforms), dim=1):
+        if taken is not None:
+            part = part.scatter(-1, torch.cat(taken, dim=-1), -torch.inf)
+        soft = torch.softmax(part, dim=-1)
+        index = part.argmax(-1, keepdim=True)
+        if taken is not None:
+            taken.append(index)
+        parents.append(straight_through(torch.zeros_like(soft).scatter(-1, index, 1.0), soft) @ x)
+    return parents
+
+
+def replace_worst(
+    x: Float[Tensor, "seeds pop dim"],
+    fitness: Float[Tensor, "seeds pop"],
+    elite_x: Float[Tensor, "seeds 1 dim"],
+    elite_f: Float[Tensor, "seeds 1"],
+) -> tuple[Float[Tensor, "seeds pop dim"], Float[Tensor, "seeds pop"]]:
+    """Explicit elitism: the elite takes the place of the worst (paper §2.1.3 and §2.2.4)."""
+    worst = torch.arange(x.shape[1], device=x.device) == fitness.argmax(1, keepdim=True)
+    return torch.where(worst[..., None], elite_x, x), torch.where(worst, elite_f, fitness)
+
+
+def logit(probability: float) -> float:
+    """log(p/(1 − p)), where a rate is stored as a logit."""
+    return math.log(probability / (1 - probability))
+
+
+def fitness_logits(fitness: Float[Tensor, "seeds pop"], dtype: torch.dtype) -> Float[Tensor, "seeds pop"]:
+    """−f, shifted so that the best has 0: the softmax is the same, and 1e10 does not swamp it.
+
+    An individual without a finite value gets the lowest logit that is finite.
+    """
+    best = fitness.amin(-1, keepdim=True)
+    return (best - fitness).nan_to_num(nan=0.0, neginf=torch.finfo(dtype).min / 4).to(dtype)
+
+
+def sbx_spread(u: Tensor) -> Tensor:
+    """log of the SBX spread's base, so that β = exp(spread/(η_c + 1)) (paper §2.2.3).
+
+    β = (2u)^(1/(η_c+1)) below u = 0.5, [2(1 − u)]^(−1/(η_c+1)) from it on.
+    """
+    return torch.where(u < 0.5, torch.log(2 * u), -torch.log(2 * (1 - u)))
+
+
+def polynomial_offset(u: Tensor, eta: Tensor) -> Tensor:
+    """The offset δ of polynomial mutation, in (−1, 1), in box widths (paper §2.1.2).
+
+    δ = (2u)^(1/(η_m+1)) − 1 below u = 0.5, 1 − [2(1 − u)]^(1/(η_m+1)) from it on.
+    """
+    power = torch.exp(torch.log(2 * torch.minimum(u, 1 - u)) / (eta + 1))
+    return torch.where(u < 0.5, power - 1, 1 - power)

@@ -1,0 +1,125 @@
+"""Where a batch of runs lives: its shapes, its box, its random streams.
+
+Shapes everywhere in this package: S seeds, N individuals, D dimensions; every state tensor leads
+with the seed axis, and rows of different seeds never meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from evobench.problems import Problem
+
+CENTRE_STD = 0.5
+"""Standard deviation of the start at the box centre, in units of x (the authors' code)."""
+
+_SMALLEST_UNIFORM = 2.0**-25
+"""Half the spacing of float32 uniforms: keeps logarithms of uniform draws finite."""
+
+
+class Streams:
+    """One random stream a seed, so that a run depends on its own seed alone."""
+
+    def __init__(self, seeds: Sequence[int], dtype: torch.dtype, device: torch.device | str) -> None:
+        self.dtype, self.device = dtype, device
+        self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+
+    def uniform(self, *shapes: tuple[int, ...]) -> list[Float[Tensor, "seeds ..."]]:
+        """One tensor a shape, `[S, *shape]`, uniform on the open interval (0, 1)."""
+        flat = self._draw(Tensor.uniform_, shapes).clamp_(min=_SMALLEST_UNIFORM)
+        return self._split(flat, shapes)
+
+    def normal(self, *shapes: tuple[int, ...]) -> list[Float[Tensor, "seeds ..."]]:
+        """One tensor a shape, `[S, *shape]`, standard normal."""
+        return self._split(self._draw(Tensor.normal_, shapes), shapes)
+
+    def _draw(self, fill: object, shapes: Sequence[tuple[int, ...]]) -> Tensor:
+        """A single draw a seed for all shapes: this loop's overhead is paid once a generation."""
+        total = sum(int(np.prod(shape)) for shape in shapes)
+        flat = torch.empty(len(self.generators), total, dtype=self.dtype, device=self.device)
+        for row, generator in zip(flat.unbind(0), self.generators, strict=True):
+            fill(row, generator=generator)  # type: ignore[operator]
+        return flat
+
+    def _split(self, flat: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+        parts = flat.split([int(np.prod(shape)) for shape in shapes], dim=1)
+        return [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """Shapes and box of a batch.
+
+    Attributes:
+        lower, upper: box bounds `[D]` in the state's dtype, rounded into the box.
+        init: `uniform` in the box, or `centre`: N(box centre, 0.5² I).
+    """
+
+    seeds: int
+    pop: int
+    dim: int
+    lower: Float[Tensor, " dim"]
+    upper: Float[Tensor, " dim"]
+    init: str
+
+    @classmethod
+    def of(cls, problem: Problem, seeds: int, pop: int, init: str, dtype: torch.dtype, device: str) -> Space:
+        """The space of `seeds` runs on `problem`."""
+        lower, upper = _rounded_inwards(problem, dtype)
+        return cls(seeds, pop, problem.dim, lower.to(device), upper.to(device), init)
+
+    @property
+    def width(self) -> Float[Tensor, " dim"]:
+        """Box widths `[D]`."""
+        return self.upper - self.lower
+
+    @property
+    def centre(self) -> Float[Tensor, " dim"]:
+        """Box centre `[D]`."""
+        return (self.lower + self.upper) / 2
+
+    def full(self, value: float, *shape: int) -> Float[Tensor, "seeds ..."]:
+        """A constant `[S, *shape]`."""
+        return self.lower.new_full((self.seeds, *shape), value)
+
+    def start(self, rng: Streams, count: int) -> Float[Tensor, "seeds count dim"]:
+        """Starting points `[S, count, D]`, as `init` says."""
+        if self.init == "uniform":
+            (unit,) = rng.uniform((count, self.dim))
+            return reflect(self.lower + unit * self.width, self)
+        (normal,) = rng.normal((count, self.dim))
+        return reflect(self.centre + CENTRE_STD * normal, self)
+
+
+def _rounded_inwards(problem: Problem, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Bounds in `dtype` that are inside the float64 bounds: float32's 0.1 is above 0.1."""
+    exact_lower, exact_upper = torch.from_numpy(problem.lower), torch.from_numpy(problem.upper)
+    lower, upper = exact_lower.to(dtype), exact_upper.to(dtype)
+    infinity = torch.tensor(torch.inf, dtype=dtype)
+    lower = torch.where(lower.double() < exact_lower, torch.nextafter(lower, infinity), lower)
+    upper = torch.where(upper.double() > exact_upper, torch.nextafter(upper, -infinity), upper)
+    return lower, upper
+
+
+def reflect(x: Float[Tensor, "seeds n dim"], space: Space) -> Float[Tensor, "seeds n dim"]:
+    """Fold points into the box, as if its walls were mirrors (paper §2.1.1, "bounced").
+
+    Any distance outside is folded; the gradient is ±1. What is not finite goes to the centre.
+    """
+    width = space.width
+    phase = torch.remainder(x - space.lower, 2 * width)  # one period: there and back
+    folded = space.upper - (phase - width).abs()
+    return torch.where(folded.isfinite(), folded, space.centre).clamp(space.lower, space.upper)
+
+
+def take(tensor: Float[Tensor, "seeds pop ..."], rows: Int[Tensor, "seeds n"] | None) -> Float[Tensor, "seeds n ..."]:
+    """The given individuals of each seed, or all of them where `rows` is None."""
+    if rows is None:
+        return tensor
+    return torch.take_along_dim(tensor, rows.view(*rows.shape, *[1] * (tensor.ndim - 2)), dim=1)

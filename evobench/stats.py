@@ -1,0 +1,340 @@
+"""What the runs say: a summary per cell, tests and effect sizes per pair, runtime distributions.
+
+Pure functions over the tables that `evobench.store.load_results` returns; the order of rows never
+matters. Objectives are minimised, so lower is better throughout, and a `best_f` that is not finite
+counts as the worst possible value, +inf.
+
+Sources: H. B. Mann and D. R. Whitney, Ann. Math. Stat. 18(1):50-60, 1947; S. Holm, Scand. J. Stat.
+6(2):65-70, 1979; A. Vargha and H. D. Delaney, J. Educ. Behav. Stat. 25(2):101-132, 2000 (A12 and
+its magnitudes); B. Efron, Ann. Stat. 7(1):1-26, 1979 (bootstrap); N. Hansen et al., Optimization
+Methods and Software 36(1):114-144, 2021 (COCO: targets and runtime distributions).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from numpy import ndarray
+from scipy.stats import mannwhitneyu
+from statsmodels.stats.multitest import multipletests
+
+from evobench.store import RUN_KEY
+
+FUNCTIONS = ("ackley", "michalewicz", "rosenbrock", "griewank")
+"""The paper's order (Figure 1); other functions follow by name."""
+
+FAMILIES = ("ga", "de", "pso", "cmaes")
+VARIANTS = ("pymoo", "released", "diff", "plain", "guarded", "tpa")
+"""The order of algorithms: by family, within it by variant; unknown names follow."""
+
+PAIRS = {
+    ("diff", "pymoo"),
+    ("released", "pymoo"),
+    ("guarded", "pymoo"),
+    ("diff", "plain"),
+    ("guarded", "plain"),
+    ("diff", "tpa"),
+    ("guarded", "tpa"),
+}
+"""Which variants of one family are compared: a candidate, and what it has to beat."""
+
+SUCCESS_TARGETS = {"success_1e2": 1e2, "success_1e-1": 1e-1, "success_1e-4": 1e-4, "success_1e-8": 1e-8}
+"""Gaps at which a run has succeeded. 1e2: down from the outer slopes (Rosenbrock starts near 1e10);
+1e-1: in the global optimum's basin (Ackley's other minima lie above 1); 1e-4: about as far as a
+float32 state gets; 1e-8: solved, as COCO and the CEC competitions define it."""
+
+TIE = 1e-8
+"""Gaps up to this are all solved, hence tie: below it runs differ by rounding, not by merit."""
+
+ALPHA = 0.05
+"""Level of the verdicts, after Holm's correction."""
+
+MAGNITUDES = ((0.56, "negligible"), (0.64, "small"), (0.71, "medium"))
+"""Vargha and Delaney's labels below each value of A12 (of 1 - A12, if that is more); `large` from there on."""
+
+RESAMPLES = 2000
+"""Bootstrap resamples of a pair, always with the same seed: a pair's interval depends on its runs alone."""
+
+ECDF_TARGETS = np.logspace(2, -8, 51)
+"""COCO's targets on the gap."""
+
+GRID_POINTS = 200
+"""Points of a common grid of evaluations, as many as a run's history has at most."""
+
+
+class Cell(NamedTuple):
+    """What one row of the summary stands for."""
+
+    fn: str
+    dim: int
+    protocol: str
+    algo: str
+    settings_hash: str
+
+
+def lineage(algo: str) -> tuple[str, str]:
+    """Family and variant of an algorithm: (`ga`, `diff`) of `ga_diff`, (`ga`, `pymoo`) of `ga`.
+
+    They are read off the name, so that sorting results needs neither pymoo nor torch. The second
+    baseline `cmaes_tpa` counts as a variant of `cmaes`.
+    """
+    family, _, variant = algo.partition("_")
+    return family, variant or "pymoo"
+
+
+def function_order(fn: str) -> tuple[int, str]:
+    """Sort key of functions."""
+    return _rank(fn, FUNCTIONS), fn
+
+
+def algorithm_order(algo: str) -> tuple[int, str, int, str]:
+    """Sort key of algorithms."""
+    family, variant = lineage(algo)
+    return _rank(family, FAMILIES), family, _rank(variant, VARIANTS), variant
+
+
+def _rank(name: str, known: tuple[str, ...]) -> int:
+    return known.index(name) if name in known else len(known)
+
+
+def split(runs: pd.DataFrame) -> dict[Cell, pd.DataFrame]:
+    """The runs of each cell, sorted by seed; cells by function, dimension, protocol, algorithm."""
+    parts = {Cell(*key): rows.sort_values("seed") for key, rows in runs.groupby(list(Cell._fields))}
+    return {
+        cell: parts[cell]
+        for cell in sorted(
+            parts,
+            key=lambda cell: (
+                *(function_order(cell.fn), cell.dim, cell.protocol),
+                *(algorithm_order(cell.algo), cell.settings_hash),
+            ),
+        )
+    }
+
+
+def labels(runs: pd.DataFrame) -> dict[Cell, str]:
+    """A cell's name among those of its function, dimension and protocol: its algorithm, and where
+    that has several settings, `@` and the first six digits of their hash."""
+    cells = list(split(runs))
+    namesakes = Counter(cell[:4] for cell in cells)
+    return {
+        cell: cell.algo if namesakes[cell[:4]] == 1 else f"{cell.algo}@{cell.settings_hash[:6]}" for cell in cells
+    }
+
+
+def final_values(rows: pd.DataFrame) -> Float[ndarray, " runs"]:
+    """`best_f` of each run, +inf where it is not finite."""
+    values = rows["best_f"].to_numpy(dtype=float)
+    return np.where(np.isfinite(values), values, np.inf)
+
+
+def optimum_known(rows: pd.DataFrame) -> bool:
+    """Whether the runs of a problem have gaps."""
+    return bool(rows["gap"].notna().any())
+
+
+def summarise(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell, in the paper's order.
+
+    Columns: `fn dim protocol algo settings_hash label`; `n`, the number of runs; of their `best_f`,
+    in the function's units, `median q1 q3 best worst mean std` (quartiles interpolate linearly;
+    `std` is the sample's, null for one run or if any run is not finite); and the share of runs
+    within each of `SUCCESS_TARGETS`, null where the optimum is unknown.
+    """
+    names = labels(runs)
+    columns = ["label", "n", "median", "q1", "q3", "best", "worst", "mean", "std", *SUCCESS_TARGETS]
+    return pd.DataFrame(
+        [{**cell._asdict(), "label": names[cell], **_describe(rows)} for cell, rows in split(runs).items()],
+        columns=[*Cell._fields, *columns],
+    )
+
+
+def _describe(rows: pd.DataFrame) -> dict[str, float]:
+    values = final_values(rows)
+    gaps = rows["gap"].to_numpy(dtype=float)
+    return {
+        "n": len(values),
+        "median": quantile(values, 0.5),
+        "q1": quantile(values, 0.25),
+        "q3": quantile(values, 0.75),
+        "best": float(values.min()),
+        "worst": float(values.max()),
+        "mean": float(values.mean()),
+        "std": float(values.std(ddof=1)) if len(values) > 1 and np.isfinite(values).all() else np.nan,
+        **{
+            name: float((gaps <= target).mean()) if optimum_known(rows) else np.nan
+            for name, target in SUCCESS_TARGETS.items()
+        },
+    }
+
+
+def quantile(values: Float[ndarray, " runs"], q: float) -> float:
+    """The quantile by linear interpolation; between a finite value and +inf it is +inf."""
+    above = float(np.quantile(values, q, method="higher"))
+    return float(np.quantile(values, q)) if np.isfinite(above) else above
+
+
+def compare(runs: pd.DataFrame) -> pd.DataFrame:
+    """Every pair of `PAIRS` that the runs hold, tested; one row per pair of cells.
+
+    Two cells are compared if they had the same task: function, dimension, protocol, shift and
+    budget. Gaps are floored at `TIE` where both are known, so that solved runs tie; where the
+    optimum is unknown `best_f` is used as it is.
+
+    Holm's correction is over one family of tests for each kind of pair: all rows of this table with
+    the same `pair`, whatever their function, dimension, protocol and algorithm.
+
+    Columns: `fn dim protocol`; `pair`, such as `diff vs pymoo`; `first second`, the labels of the
+    cells; `n_first n_second`; `median_first median_second` of `best_f`; `p`, two-sided Mann-Whitney
+    U; `p_holm`; `a12 a12_low a12_high`, the probability that `first` ends lower and its 95%
+    interval; `magnitude` of that effect; and `verdict` on `first` at `ALPHA` after Holm: `better`,
+    `worse` or `no difference`.
+    """
+    names, cells = labels(runs), split(runs)
+    rows = [
+        {
+            "fn": first.fn,
+            "dim": first.dim,
+            "protocol": first.protocol,
+            "pair": f"{lineage(first.algo)[1]} vs {lineage(second.algo)[1]}",
+            "first": names[first],
+            "second": names[second],
+            **_contrast(cells[first], cells[second]),
+        }
+        for first in cells
+        for second in cells
+        if _is_pair(first.algo, second.algo) and _task(first, cells[first]) == _task(second, cells[second])
+    ]
+    identity = ["fn", "dim", "protocol", "pair", "first", "second"]
+    samples = ["n_first", "n_second", "median_first", "median_second"]
+    effects = ["p", "p_holm", "a12", "a12_low", "a12_high", "magnitude"]
+    table = pd.DataFrame(rows, columns=[*identity, *samples, *effects])
+    for _, family in table.groupby("pair"):
+        table.loc[family.index, "p_holm"] = multipletests(family["p"], method="holm")[1]
+    direction = np.where(table["a12"] > 0.5, "better", "worse")
+    table["verdict"] = np.where(table["p_holm"] < ALPHA, direction, "no difference")
+    return table
+
+
+def _is_pair(first: str, second: str) -> bool:
+    (family, candidate), (other_family, reference) = lineage(first), lineage(second)
+    return family == other_family and (candidate, reference) in PAIRS
+
+
+def _task(cell: Cell, rows: pd.DataFrame) -> tuple[object, ...]:
+    return *cell[:3], rows["shift"].iloc[0], rows["budget"].iloc[0]
+
+
+def _contrast(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, float | str]:
+    a, b = comparable(first, second)
+    effect = a12(a, b)
+    low, high = a12_interval(a, b)
+    return {
+        "n_first": len(a),
+        "n_second": len(b),
+        "median_first": quantile(final_values(first), 0.5),
+        "median_second": quantile(final_values(second), 0.5),
+        "p": float(mannwhitneyu(a, b).pvalue),
+        "a12": effect,
+        "a12_low": low,
+        "a12_high": high,
+        "magnitude": magnitude(effect),
+    }
+
+
+def comparable(first: pd.DataFrame, second: pd.DataFrame) -> tuple[Float[ndarray, " m"], Float[ndarray, " n"]]:
+    """The values by which two cells are compared: gaps floored at `TIE`, or `best_f` if either
+    optimum is unknown; +inf for a run that is not finite."""
+    values = final_values(first), final_values(second)
+    if not (optimum_known(first) and optimum_known(second)):
+        return values
+    floored = (
+        np.where(np.isfinite(best), np.maximum(rows["gap"].to_numpy(dtype=float), TIE), np.inf)
+        for best, rows in zip(values, (first, second), strict=True)
+    )
+    a, b = floored
+    return a, b
+
+
+def a12(first: Float[ndarray, " m"], second: Float[ndarray, " n"]) -> float:
+    """Vargha and Delaney's A12 for minimisation: P(first < second) + P(first = second) / 2."""
+    return float(_wins(first, second).mean())
+
+
+def a12_interval(first: Float[ndarray, " m"], second: Float[ndarray, " n"]) -> tuple[float, float]:
+    """95% percentile bootstrap interval of A12, both samples resampled.
+
+    Where the samples do not overlap the interval is the point itself: no resample overlaps either.
+    """
+    wins = _wins(np.sort(first), np.sort(second))
+    rng = np.random.default_rng(0)
+    # How often each run is drawn says all about a resample, [resamples, m] and [resamples, n].
+    times_first, times_second = (rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) for n in wins.shape)
+    effects = ((times_first @ wins) * times_second).sum(1) / wins.size
+    low, high = np.quantile(effects, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _wins(first: Float[ndarray, " m"], second: Float[ndarray, " n"]) -> Float[ndarray, "m n"]:
+    """1 where `first` is lower, 1/2 where they tie."""
+    return (first[:, None] < second) + 0.5 * (first[:, None] == second)
+
+
+def magnitude(effect: float) -> str:
+    """Vargha and Delaney's label of an A12: `negligible`, `small`, `medium` or `large`."""
+    strength = max(effect, 1 - effect)
+    return next((label for bound, label in MAGNITUDES if strength < bound), "large")
+
+
+def trajectories(history: pd.DataFrame, grid: Float[ndarray, " points"]) -> Float[ndarray, "runs points"]:
+    """Best value so far of each run of one cell at each cost in `grid`, in the order of the seeds.
+
+    The last observation is carried forward, so a run that stopped early keeps its last value; NaN
+    before a run's first observation. `grid` has the units of `history.evals`.
+    """
+    curves = []
+    for _, run in history.sort_values(["seed", "evals"]).groupby("seed"):
+        index = np.searchsorted(run["evals"].to_numpy(), grid, side="right")
+        curves.append(np.concatenate([[np.nan], run["best_f"].to_numpy(dtype=float)])[index])
+    return np.array(curves)
+
+
+def evaluation_grid(evals: Float[ndarray, " points"]) -> Float[ndarray, " grid"]:
+    """`GRID_POINTS` costs, log-spaced from the first to the last of `evals`."""
+    return np.geomspace(evals.min(), evals.max(), GRID_POINTS)
+
+
+def split_history(history: pd.DataFrame, runs: pd.DataFrame) -> dict[Cell, pd.DataFrame]:
+    """The history of each cell, as `split` has its runs; runs and history without the other are left out."""
+    return split(history.merge(runs[[*RUN_KEY, "protocol"]], on=RUN_KEY))
+
+
+def ecdf(history: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """COCO's runtime distribution of each cell: the share of (run, target) pairs reached over time.
+
+    The targets are `ECDF_TARGETS`, on the gap; a problem whose optimum is unknown has none and is
+    left out. A target counts from the first recorded point of the history that is within it.
+
+    Returns:
+        columns `fn dim protocol algo label evals_per_dim share`, `GRID_POINTS` rows a cell, at the
+        same costs for all cells; no rows if no optimum is known.
+    """
+    names = labels(runs)
+    known = runs[runs.groupby(["fn", "dim"])["gap"].transform("count") > 0]
+    cells = split_history(history, known)
+    # The smallest gap loses the fewest digits of f_opt = best_f - gap.
+    closest = known.loc[known["gap"].abs().groupby([known["fn"], known["dim"]]).idxmin()].set_index(["fn", "dim"])
+    f_opt = closest["best_f"] - closest["gap"]
+    curves = [pd.DataFrame(columns=["fn", "dim", "protocol", "algo", "label", "evals_per_dim", "share"])]
+    if cells:
+        grid = evaluation_grid(np.concatenate([points["evals"] / cell.dim for cell, points in cells.items()]))
+    for cell, points in cells.items():
+        gaps = trajectories(points.assign(evals=points["evals"] / cell.dim), grid) - f_opt[cell.fn, cell.dim]
+        share = (gaps[..., None] <= ECDF_TARGETS).mean(axis=(0, 2))
+        identity = {"fn": cell.fn, "dim": cell.dim, "protocol": cell.protocol, "algo": cell.algo, "label": names[cell]}
+        curves.append(pd.DataFrame({**identity, "evals_per_dim": grid, "share": share}))
+    return pd.concat(curves if len(curves) == 1 else curves[1:], ignore_index=True)
