@@ -6,6 +6,7 @@ in `evobench.evograd.VARIANTS`, a new baseline in `BASELINES` here.
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -52,14 +53,19 @@ class Algorithm:
         for key in overrides:
             if key not in known:
                 raise ValueError(
-                    f"unknown setting '{key}' of {self.name}: choose from {', '.join(known) or '(it has none)'}"
+                    f"unknown setting {key!r} of {self.name}: choose from {', '.join(known) or '(it has none)'}"
                 )
         try:
             return type(self.settings).model_validate({**self.settings.model_dump(), **overrides})
         except ValidationError as error:
             problem = error.errors()[0]
             key = ".".join(str(part) for part in problem["loc"])
-            raise ValueError(f"bad value {problem['input']!r} for {self.name}.{key}: {problem['msg']}") from error
+            raise ValueError(f"bad value {shown(problem['input'])} for {self.name}.{key}: {problem['msg']}") from error
+
+
+def shown(value: Any) -> str:
+    """A user's value in a message: short and on one line, whatever was given."""
+    return f"{reprlib.repr(value):.100}"
 
 
 MIN_POP = {"pso": 2, "ga": 2, "de": 4, "cmaes": 4}

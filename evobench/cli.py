@@ -6,9 +6,9 @@ command that needs them.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -17,50 +17,65 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 if TYPE_CHECKING:
-    import pandas as pd
     from rich.console import Console
-    from rich.progress import TaskID
-    from rich.table import Table
 
-    from evobench.experiment import Cell, Experiment
-    from evobench.runner import Listener, Plan, Summary, Task
+    from evobench.experiment import Experiment
 
-OK, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes."""
+FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130
+"""Exit codes other than 0."""
 
-PIPE_WIDTH = 120
+VARIABLES = "EVOBENCH"
+"""Prefix of the environment variables of `run`."""
+
+PIPE_WIDTH = 100
 """Columns of a table where there is no terminal to ask."""
-
-BACKEND_COST = {"evograd": 1, "pymoo": 30}
-"""What an evaluation costs on either backend, relatively: only the estimate of the time left uses it."""
 
 
 class _OneSentence(TyperGroup):
     """A Typer application whose every error is one sentence on stderr, never a traceback or a box."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> NoReturn:
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
         try:
-            code = super().main(*args, standalone_mode=False, **extra)
-        except (TyperException, ValueError, OSError) as error:
-            complain(_sentence(error, self.list_commands))
+            code = super().main(*args, **{**extra, "standalone_mode": False})
+        except TyperException as error:
+            message = error.format_message().replace("Value error, ", "").rstrip(".")
+            if message.startswith("No such command"):
+                message += f": choose from {', '.join(self.commands)}"
+            elif variable := _set_by_variable(error):
+                message += f" ({variable} is '{os.environ[variable]}')"
+            _complain(message[0].lower() + message[1:])
             code = BAD_USAGE
-        sys.exit(code or OK)
+        except (ValueError, OSError) as error:
+            _complain(_sentence(error))
+            code = BAD_USAGE
+        sys.exit(code or 0)
 
 
-def _sentence(error: Exception, commands: Any) -> str:
-    if isinstance(error, TyperException):
-        text = error.format_message().rstrip(".")
-        if text.startswith("No such command"):
-            text += f": choose from {', '.join(commands(None))}"
-        return text[0].lower() + text[1:]
+def _set_by_variable(error: TyperException) -> str | None:
+    """The environment variable that may have brought a bad value."""
+    variable = f"{VARIABLES}_{getattr(getattr(error, 'param', None), 'name', '')}".upper()
+    return variable if variable in os.environ else None
+
+
+def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror.lower()}: '{error.filename}'" if error.filename else error.strerror.lower()
+        return f"cannot use '{error.filename}': {error.strerror}" if error.filename else error.strerror
     return str(error)
 
 
-def complain(message: str) -> None:
-    """One line on stderr, whatever line breaks the message brought along."""
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
+def _complain(message: str) -> None:
+    """One line on stderr, whatever line breaks and control characters the message brought along."""
+    line = " ".join(message.split())
+    printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    typer.echo(f"error: {printable}", err=True)
+
+
+def _console(*, quiet: bool = False) -> Console:
+    from rich.console import Console
+
+    # Rich asks the terminal for its width, and takes 80 where there is none.
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    return Console(width=width, quiet=quiet, highlight=False, markup=False, emoji=False)
 
 
 app = typer.Typer(
@@ -82,7 +97,7 @@ def _evobench(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
-    """Differentiable metaheuristics beside their classical versions: run, compare, plot.
+    """Differentiable metaheuristics beside their classical versions.
 
     \b
     Examples:
@@ -95,91 +110,246 @@ def _evobench(
         import evobench
 
         typer.echo(f"evobench {evobench.__version__}")
-    elif context.invoked_subcommand is None:
+        raise typer.Exit
+    if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
 
-def _option(name: str, text: str, **more: Any) -> Any:
-    return typer.Option(f"--{name}", help=text, show_default=False, show_envvar=False, **more)
+def _option(name: str, text: str, metavar: str | None = None, **more: Any) -> Any:
+    return typer.Option(f"--{name}", help=text, metavar=metavar, show_default=False, show_envvar=False, **more)
 
 
-# Every option of `run` has its environment variable, EVOBENCH_ALGO and so on.
-@app.command(context_settings={"auto_envvar_prefix": "EVOBENCH"})
+@app.command(context_settings={"auto_envvar_prefix": VARIABLES})
 def run(
     config: Annotated[
         Path | None, typer.Argument(help="A YAML file, as in configs/; options override it.", show_envvar=False)
     ] = None,
-    algo: Annotated[str | None, _option("algo", "Algorithms, or all.", metavar="NAME,...")] = None,
-    fn: Annotated[str | None, _option("fn", "Functions, all, or your own module:function.", metavar="NAME,...")] = None,
-    dim: Annotated[str | None, _option("dim", "Dimensions, or all (30 and 50).", metavar="N,...")] = None,
-    seeds: Annotated[str | None, _option("seeds", "A count, a range or a list [30].", metavar="30|0-29|1,4,7")] = None,
-    budget: Annotated[int | None, _option("budget", "Evaluations a run [5000 x dim; 500000 at 500D].")] = None,
-    pop: Annotated[int | None, _option("pop", "Population size [100].")] = None,
-    device: Annotated[str | None, _option("device", "Where tensors live [auto].", metavar="auto|cpu|cuda|mps")] = None,
-    dtype: Annotated[str | None, _option("dtype", "Of the state [the protocol's].", metavar="float32|float64")] = None,
-    init: Annotated[str | None, _option("init", "The start [the protocol's].", metavar="centre|uniform")] = None,
-    shift: Annotated[float | None, _option("shift", "Optimum moved by up to this much [the protocol's].")] = None,
-    protocol: Annotated[str | None, _option("protocol", "Start, shift and costs [paper].", metavar="paper|fair")] = None,
+    algo: Annotated[str | None, _option("algo", "Algorithms, or all: the paper's eight.", "NAMES")] = None,
+    fn: Annotated[str | None, _option("fn", "Functions, all, or your own as module:function.", "NAMES")] = None,
+    dim: Annotated[str | None, _option("dim", "Dimensions, or all: 30,50.", "NUMBERS")] = None,
+    seeds: Annotated[str | None, _option("seeds", "A count, a range or a list [30].", "30|0-29|1,4,7")] = None,
+    budget: Annotated[str | None, _option("budget", "Evaluations of a run [5000 x dimension].", "N")] = None,
+    pop: Annotated[str | None, _option("pop", "Population size [100].", "N")] = None,
+    device: Annotated[str | None, _option("device", "Where tensors live [auto].", "auto|cpu|cuda|mps")] = None,
+    dtype: Annotated[str | None, _option("dtype", "Of an algorithm's state [*].", "float32|float64")] = None,
+    init: Annotated[str | None, _option("init", "Where runs start [*].", "centre|uniform")] = None,
+    shift: Annotated[str | None, _option("shift", "The optimum is moved by up to this much [*].", "X")] = None,
+    protocol: Annotated[str | None, _option("protocol", "Sets what is marked [*] here [paper].", "paper|fair")] = None,
     gradient_cost: Annotated[
-        float | None, _option("gradient-cost", "Evaluations charged for a gradient [the protocol's].")
+        str | None, _option("gradient-cost", "Evaluations charged for a gradient [*].", "X")
     ] = None,
-    out: Annotated[Path | None, _option("out", "The experiment's directory [results/NAME].", metavar="DIR")] = None,
-    jobs: Annotated[int | None, _option("jobs", "Worker processes [one a core].", min=1)] = None,
+    out: Annotated[str | None, _option("out", "The experiment's directory [results/NAME].", "DIR")] = None,
+    jobs: Annotated[str | None, _option("jobs", "Worker processes [one a core].", "N")] = None,
     fresh: Annotated[bool, _option("fresh", "Forget the stored runs of these cells first.")] = False,
     quiet: Annotated[bool, _option("quiet", "Print errors only.")] = False,
     settings: Annotated[
-        list[str] | None, _option("set", "An algorithm's setting; repeatable.", metavar="ALGO.KEY=VALUE")
+        list[str] | None,
+        _option("set", "A setting of an algorithm; repeatable.", "ALGO.KEY=VALUE", envvar="EVOBENCH_SET"),
     ] = None,
 ) -> None:
-    """Run an experiment; what is stored already is skipped.
+    """Run what is missing of an experiment.
 
-    NAME is the config's file name, or adhoc. `evobench list` shows every name and setting. Each
-    option has an environment variable: EVOBENCH_ALGO, EVOBENCH_GRADIENT_COST, ...
+    Lists are separated by commas. NAME is the config's file name, or adhoc. Each option has its
+    environment variable: EVOBENCH_ALGO, EVOBENCH_GRADIENT_COST, ... See also: evobench list.
 
     \b
     Examples:
       evobench run --algo cmaes_diff --fn ackley --dim 50
-      evobench run --algo pso,pso_diff --fn all --dim 30 --seeds 0-4 --set pso_diff.lr=0.005
-      evobench run configs/figure1.yaml --protocol fair --out results/figure1-shifted
+      evobench run --algo pso,pso_diff --fn all --dim 30 --set pso_diff.lr=0.005
+      evobench run configs/figure1.yaml --seeds 0-4 --out results/figure1-short
     """
-    from rich.console import Console
-
-    from evobench.runner import run_experiment
-    from evobench.store import Store
-
-    flags = {
-        "algo": algo,
-        "fn": fn,
-        "dim": dim,
-        "seeds": seeds,
-        "budget": budget,
-        "pop": pop,
-        "device": device,
-        "dtype": dtype,
-        "init": init,
-        "shift": shift,
-        "protocol": protocol,
-        "gradient_cost": gradient_cost,
-    }
-    given = {key: value for key, value in flags.items() if value is not None}
-    experiment = _experiment(config, given, _parse_settings(settings or []))
-    directory = out or Path("results") / experiment.name
-    store = Store(directory)
-    store.check_readable()
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, quiet=quiet)
-    listener = Bars(console) if sys.stdout.isatty() and not console.is_dumb_terminal and not quiet else Lines(console)
+    if out is not None and not out.strip():
+        raise ValueError(f"bad --out '{out}': name a directory")
+    if jobs is not None and not re.fullmatch(r"0*[1-9][0-9]{0,3}", jobs):
+        raise ValueError(f"bad --jobs '{jobs}': give a number from 1 to 9999")
     try:
-        with listener if isinstance(listener, Bars) else nullcontext():
-            summary = run_experiment(experiment, directory, jobs=jobs, fresh=fresh, listener=listener)
-        _conclude(console, experiment, store, listener.plan, summary)
+        from evobench import terminal
+        from evobench.runner import run_experiment
+        from evobench.store import load_results
+
+        asked = {
+            "algo": algo,
+            "fn": fn,
+            "dim": dim,
+            "seeds": seeds,
+            "budget": budget,
+            "pop": pop,
+            "device": device,
+            "dtype": dtype,
+            "init": init,
+            "shift": shift,
+            "protocol": protocol,
+            "gradient_cost": gradient_cost,
+        }
+        flags = {key: value for key, value in asked.items() if value is not None}
+        experiment = _experiment(config, flags, settings or [])
+        directory = Path("results", experiment.name) if out is None else Path(out)
+        console = _console(quiet=quiet)
+        watched = sys.stdout.isatty() and not console.is_dumb_terminal and not quiet
+        listener = (terminal.Bars if watched else terminal.Lines)(console)
+        try:
+            with listener:
+                summary = run_experiment(
+                    experiment, directory, jobs=int(jobs) if jobs else None, fresh=fresh, listener=listener
+                )
+            if summary.computed or summary.stored:
+                console.print()
+                console.print(terminal.cells_table(experiment, load_results(directory)))
+        except (ValueError, OSError) as error:
+            if listener.plan is None:
+                raise  # the request itself was bad, and nothing is written
+            _complain(_sentence(error))
+            raise typer.Exit(FAILED) from None
+        console.print(f"\n{summary.computed:,} runs computed, {summary.stored:,} found, in {directory}", soft_wrap=True)
+        console.print(f"  evobench compare {directory}\n  evobench plot {directory} --kind box", soft_wrap=True)
+        for task, reason in summary.failures:
+            _complain(f"{terminal.describe(task)} failed: {reason}")
+        if summary.failures:
+            raise typer.Exit(FAILED)
     except KeyboardInterrupt:
         again = "the same command without --fresh" if fresh else "the same command"
-        typer.echo(f"stopped: everything finished is kept in {directory}, and {again} goes on from there", err=True)
+        typer.echo(f"stopped: everything finished is kept, and {again} goes on from there", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    except (ValueError, OSError) as error:
-        if listener.plan is None:  # nothing was computed: the request itself was bad
-            raise
-        complain(_sentence(error, None))
-        raise typer.Exit(FAILED) from None
-    if summary.failures:
-        raise typer.Exit(FAILED)
+
+
+def _experiment(config: Path | None, flags: dict[str, Any], settings: list[str]) -> Experiment:
+    """A config's content, overridden by flags.
+
+    Raises:
+        ValueError: naming the bad value and what is allowed.
+    """
+    from evobench.algorithms import ALGORITHMS
+    from evobench.experiment import make_experiment, read_config
+
+    if config is None and not flags.keys() >= {"algo", "fn", "dim"}:
+        raise ValueError("nothing to run: give a config file, or --algo, --fn and --dim")
+    content = {**(read_config(config) if config else {}), **flags}
+    configured = content.pop("settings", {})
+    experiment = make_experiment(content)
+    if "algo" in flags and isinstance(configured, dict):  # --algo may leave out what the config configures
+        configured = {
+            name: values for name, values in configured.items() if name in experiment.algo or name not in ALGORITHMS
+        }
+    experiment = make_experiment({**content, "settings": configured})
+    if settings:
+        merged = dict(experiment.settings)
+        for name, key, value in map(_parse_setting, settings):
+            merged[name] = {**merged.get(name, {}), key: value}
+        experiment = make_experiment({**content, "settings": merged})
+    return experiment
+
+
+def _parse_setting(text: str) -> tuple[str, str, Any]:
+    """Algorithm, key and value of `pso_diff.lr=0.005`; the value is read as in a config.
+
+    Raises:
+        ValueError: if it does not have this form.
+    """
+    import yaml
+
+    match = re.fullmatch(r"(\w+)\.(\w+)=(.+)", text.strip())
+    try:
+        if match is None:
+            raise ValueError
+        return match[1], match[2], yaml.safe_load(match[3])
+    except (ValueError, yaml.YAMLError):
+        raise ValueError(f"bad --set '{text}': give ALGO.KEY=VALUE, such as pso_diff.lr=0.005") from None
+
+
+Results = Annotated[Path, typer.Argument(metavar="DIR", help="An experiment's directory, such as results/figure1.")]
+
+
+@app.command()
+def compare(
+    directory: Results,
+    form: Annotated[
+        Literal["table", "markdown", "csv", "latex", "json"], typer.Option("--format", help="How to write it.")
+    ] = "table",
+) -> None:
+    """Compare the algorithms of an experiment: medians, tests, effect sizes.
+
+    \b
+    Examples:
+      evobench compare results/figure1
+      evobench compare results/figure1 --format csv > figure1.csv
+    """
+    from evobench import stats, tables
+    from evobench.store import load_results
+
+    runs = load_results(directory)
+    summary, comparisons = stats.summarise(runs), stats.compare(runs)
+    if form == "table" and sys.stdout.isatty():
+        _console().print(tables.terminal(summary, comparisons))
+    else:
+        typer.echo(tables.render(summary, comparisons, form), nl=False)
+
+
+@app.command()
+def plot(
+    directory: Results,
+    kind: Annotated[Literal["box", "convergence", "ecdf"], typer.Option("--kind", help="What to draw.")] = "box",
+    out: Annotated[Path | None, _option("out", "The files, without their ending [DIR/figures/KIND].", "PATH")] = None,
+) -> None:
+    """Draw the results of an experiment as PNG and PDF.
+
+    box: final values, as in the paper's Figure 1. convergence: best value over evaluations.
+    ecdf: share of targets reached over evaluations.
+
+    \b
+    Examples:
+      evobench plot results/figure1 --kind box
+      evobench plot results/figure1 --kind convergence --out paper/curves
+    """
+    from evobench import figures
+    from evobench.store import load_results
+
+    runs = load_results(directory)
+    match kind:
+        case "box":
+            figure = figures.box(runs)
+        case "convergence":
+            figure = figures.convergence(load_results(directory, "history"), runs)
+        case "ecdf":
+            figure = figures.ecdf(load_results(directory, "history"), runs)
+    stem = out or directory / "figures" / kind
+    if stem.suffix in (".png", ".pdf"):
+        stem = stem.with_suffix("")
+    if stem.is_dir():
+        stem = stem / kind
+    for path in figures.save(figure, stem):
+        typer.echo(path)
+
+
+@app.command("list")
+def list_(
+    section: Annotated[
+        Literal["algorithms", "functions", "protocols", "configs", "settings"] | None,
+        typer.Argument(help="Only this.", show_default=False),
+    ] = None,
+) -> None:
+    """List algorithms, functions, protocols, configs and settings.
+
+    \b
+    Examples:
+      evobench list
+      evobench list settings
+    """
+    from evobench import terminal
+
+    console = _console()
+    tables = {
+        "algorithms": terminal.algorithms_table,
+        "functions": terminal.functions_table,
+        "protocols": terminal.protocols_table,
+        "configs": terminal.configs_table,
+        "settings": terminal.settings_list,
+    }
+    for name, table in tables.items():
+        if section in (None, name):
+            console.print(table())
+            if section is None:
+                console.print()
+
+
+if __name__ == "__main__":
+    main()

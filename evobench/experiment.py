@@ -13,14 +13,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from evobench.algorithms import ALGORITHMS
+from evobench.algorithms import ALGORITHMS, shown
 from evobench.baselines import pymoo as pymoo_baselines
 from evobench.problems import FUNCTIONS, PAPER_FUNCTIONS, Problem, make_problem
 
 PAPER_ALGORITHMS = ("ga", "ga_diff", "de", "de_diff", "pso", "pso_diff", "cmaes", "cmaes_diff")
 """What `--algo all` means: the boxes of Figure 1, in its order."""
+
+PAPER_DIMS = (30, 50)
+"""What `--dim all` means: the rows of Figure 1."""
+
+MAX_DIM, MAX_POP, MAX_BUDGET, MAX_SEEDS = 100_000, 1_000_000, 10**12, 100_000
+"""Beyond these a slip of the keyboard would fill the memory before anything could refuse it."""
 
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "paper": {"init": None, "shift": 0.0, "gradient_cost": 0.0, "dtype": "float32"},
@@ -37,6 +43,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """An experiment's name: it names a directory, so it is no path."""
 
 
+SEEDS_ALLOWED = "a count (30), a range (0-29) or a list (1,4,7)"
+
+
 def default_budget(dim: int) -> int:
     """Evaluations the paper grants at `dim`: 5000·D, and 500,000 at 500D."""
     return PAPER_BUDGETS.get(dim, 5000 * dim)
@@ -48,21 +57,26 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     Raises:
         ValueError: if the text is none of these or names no seed.
     """
-    allowed = "a count (30), a range (0-29) or a list (1,4,7)"
-    if re.fullmatch(r"\d{1,9}", text):
-        seeds = set(range(int(text)))
-    elif re.fullmatch(r"\d{1,9}(-\d{1,9})?(,\d{1,9}(-\d{1,9})?)*,?", text):
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        seeds = _seed_range(text, 0, int(text) - 1)
+    elif re.fullmatch(r"[0-9]{1,9}(-[0-9]{1,9})?(,[0-9]{1,9}(-[0-9]{1,9})?)*,?", text):
         seeds = set()
         for part in filter(None, text.split(",")):
             first, _, last = part.partition("-")
             if last and int(last) < int(first):
-                raise ValueError(f"bad seeds '{text}': the range {part} is empty; give {allowed}")
-            seeds |= set(range(int(first), int(last or first) + 1))
+                raise ValueError(f"bad seeds {shown(text)}: the range {part} is empty; give {SEEDS_ALLOWED}")
+            seeds |= _seed_range(text, int(first), int(last or first))
     else:
-        raise ValueError(f"bad seeds '{text}': give {allowed}")
+        raise ValueError(f"bad seeds {shown(text)}: give {SEEDS_ALLOWED}")
     if not seeds:
-        raise ValueError(f"bad seeds '{text}': give {allowed}")
+        raise ValueError(f"bad seeds {shown(text)}: give {SEEDS_ALLOWED}")
     return tuple(sorted(seeds))
+
+
+def _seed_range(text: str, first: int, last: int) -> set[int]:
+    if last - first >= MAX_SEEDS:
+        raise ValueError(f"bad seeds {shown(text)}: at most {MAX_SEEDS} runs at once; give {SEEDS_ALLOWED}")
+    return set(range(first, last + 1))
 
 
 class Cell(BaseModel):
@@ -115,8 +129,8 @@ class Experiment(BaseModel):
     fn: tuple[str, ...]
     dim: tuple[int, ...]
     seeds: tuple[int, ...] = tuple(range(30))
-    budget: int | None = Field(None, gt=0)
-    pop: int = Field(100, gt=0)
+    budget: int | None = Field(None, gt=0, le=MAX_BUDGET)
+    pop: int = Field(100, gt=0, le=MAX_POP)
     protocol: Literal["paper", "fair"] = "paper"
     init: Literal["centre", "uniform"] | None = None
     shift: float | None = Field(None, ge=0, allow_inf_nan=False)
@@ -127,26 +141,39 @@ class Experiment(BaseModel):
 
     @field_validator("algo", "fn", "dim", mode="before")
     @classmethod
-    def _as_list(cls, value: Any) -> Any:
+    def _as_list(cls, value: Any, field: ValidationInfo) -> Any:
         """One value stands for a list of one; a string may hold several, separated by commas."""
         if isinstance(value, str):
             value = [part.strip() for part in value.split(",") if part.strip()]
-        return value if isinstance(value, list | tuple) else [value]
+        values = value if isinstance(value, list | tuple) else [value]
+        if field.field_name == "dim":  # spelled out here: `all` is no integer
+            return [dim for value in values for dim in (PAPER_DIMS if value == "all" else (value,))]
+        return values
+
+    @field_validator("dim", "budget", "pop", "shift", "gradient_cost", mode="before")
+    @classmethod
+    def _refuse_booleans(cls, value: Any, field: ValidationInfo) -> Any:
+        """YAML reads `yes` as True, and pydantic would read True as 1."""
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(item, bool):
+                raise ValueError(f"bad value {item} for {field.field_name}: a number is wanted")
+        return value
 
     @field_validator("seeds", mode="before")
     @classmethod
     def _parse_seeds(cls, value: Any) -> Any:
-        if isinstance(value, bool) or (isinstance(value, int) and value < 0):
-            raise ValueError(f"bad seeds '{value}': give a count (30), a range (0-29) or a list (1,4,7)")
-        if isinstance(value, int | str):
-            return parse_seeds(str(value))
-        return parse_seeds(",".join(map(str, value))) if isinstance(value, list) else value
+        several = isinstance(value, list | tuple | set | frozenset | range)
+        for item in value if several else [value]:
+            if isinstance(item, bool) or not isinstance(item, int | str):
+                raise ValueError(f"bad seeds {shown(value)}: give {SEEDS_ALLOWED}")
+        # The last comma makes the list [7] the seed 7, where the number 7 is a count.
+        return parse_seeds("".join(f"{item}," for item in value) if several else str(value))
 
     @field_validator("name")
     @classmethod
     def _check_name(cls, value: str) -> str:
         if not NAME.fullmatch(value):
-            raise ValueError(f"bad name '{value}': use letters, digits, '.', '_' and '-'")
+            raise ValueError(f"bad name {shown(value)}: use letters, digits, '.', '_' and '-'")
         return value
 
     @field_validator("algo")
@@ -155,7 +182,7 @@ class Experiment(BaseModel):
         names = _expand(value, PAPER_ALGORITHMS, "algorithm")
         for name in names:
             if name not in ALGORITHMS:
-                raise ValueError(f"unknown algorithm '{name}': choose from {', '.join(ALGORITHMS)}, or all")
+                raise ValueError(f"unknown algorithm {name!r}: choose from {', '.join(ALGORITHMS)}, or all")
         return names
 
     @field_validator("fn")
@@ -165,7 +192,7 @@ class Experiment(BaseModel):
         for name in names:
             if name not in FUNCTIONS and ":" not in name:
                 raise ValueError(
-                    f"unknown function '{name}': choose from {', '.join(FUNCTIONS)}, all, or package.module:function"
+                    f"unknown function {name!r}: choose from {', '.join(FUNCTIONS)}, all, or package.module:function"
                 )
         return names
 
@@ -173,15 +200,17 @@ class Experiment(BaseModel):
     @classmethod
     def _check_dim(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         for dim in value:
-            if dim < 1:
-                raise ValueError(f"bad dimension {dim}: it must be at least 1")
-        return _expand(value, (30, 50), "dimension")
+            if not 1 <= dim <= MAX_DIM:
+                raise ValueError(f"bad dimension {shown(dim)}: it must be from 1 to {MAX_DIM}")
+        return _expand(value, PAPER_DIMS, "dimension")
 
     @model_validator(mode="after")
     def _check_settings(self) -> Experiment:
         for name, overrides in self.settings.items():
             if name not in self.algo:
-                raise ValueError(f"settings are given for '{name}', which is not run: choose from {', '.join(self.algo)}")
+                raise ValueError(
+                    f"settings are given for {name!r}, which is not run: choose from {', '.join(self.algo)}"
+                )
             ALGORITHMS[name].configure(overrides)
         return self
 
@@ -199,9 +228,7 @@ class Experiment(BaseModel):
                 for fn in self.fn:
                     problem = make_problem(fn, dim)
                     cells += [
-                        self._cell(name, problem, device)
-                        for name in self.algo
-                        if ALGORITHMS[name].backend == backend
+                        self._cell(name, problem, device) for name in self.algo if ALGORITHMS[name].backend == backend
                     ]
         return cells
 
@@ -266,14 +293,17 @@ def resolve_device(device: str) -> str:
 def one_sentence(error: ValidationError) -> str:
     """pydantic's first complaint as one sentence that names the key."""
     problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"])
+    key = ".".join(part for part in problem["loc"] if isinstance(part, str))  # not the place in a list
+    key = key if key.isprintable() else repr(key)
+    if not key and problem["type"] != "value_error":
+        return f"an experiment is a mapping of keys to values, not {shown(problem['input'])}"
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{key}': choose from {', '.join(Experiment.model_fields)}"
     if problem["type"] == "missing":
         return f"'{key}' is missing: an experiment needs algo, fn and dim"
-    return f"bad value {problem['input']!r} for {key}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    return f"bad value {shown(problem['input'])} for {key}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
 def make_experiment(content: dict[str, Any]) -> Experiment:
@@ -294,12 +324,17 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: if the file is not there, not YAML, or not a mapping.
     """
+    name = repr(str(path))
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"cannot read the config '{path}': {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"the config '{path}' is not YAML: {' '.join(str(error).split())}") from error
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or no path at all
+        raise ValueError(f"cannot read the config {name}: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        content = yaml.safe_load(text)
+    except Exception as error:  # PyYAML's constructors also raise KeyError, IndexError, RecursionError
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise ValueError(f"the config {name} is not YAML{where}: {' '.join(str(problem or error).split())}") from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ValueError(f"the config '{path}' is not a mapping of keys to values")
+        raise ValueError(f"the config {name} is not a mapping of keys to values")
     return {"name": path.stem, **content}

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import importlib
 import math
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
@@ -168,7 +168,8 @@ class Problem:
             ValueError: if the last axis of `x` is not `dim` long.
         """
         if isinstance(x, np.ndarray):
-            return self(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float64))).detach().numpy()
+            # A copy: the array may be read-only or strided, and a user's function may change it.
+            return self(torch.from_numpy(np.array(x, dtype=np.float64, order="C"))).detach().numpy()
         if x.shape[-1] != self.dim:
             raise ValueError(f"{self.name} takes points of {self.dim} coordinates, not {x.shape[-1]}")
         x = x.to(torch.float64)
@@ -204,7 +205,8 @@ def make_problem(name: str, dim: int) -> Problem:
     function = load_function(name) if ":" in name else FUNCTIONS.get(name)
     if function is None:
         raise ValueError(
-            f"unknown function {name!r}: choose from {', '.join(FUNCTIONS)}, or name your own as package.module:function"
+            f"unknown function {name!r}: choose from {', '.join(FUNCTIONS)}, "
+            "or name your own as package.module:function"
         )
     if dim < function.min_dim:
         raise ValueError(f"dimension {dim} is too small for {name}: it needs at least {function.min_dim}")
@@ -233,8 +235,8 @@ def load_function(name: str) -> Function:
             attributes makes no sense.
     """
     module_name, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
     try:
         evaluate = getattr(importlib.import_module(module_name), attribute)
     except (Exception, SystemExit) as error:  # a user's module may fail in any way while it is imported

@@ -14,11 +14,12 @@ import platform
 import queue
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -128,6 +129,7 @@ def run_experiment(
     """
     store = Store(directory)
     store.check_writable()
+    store.check_ours()
     todo = plan(experiment, store, fresh=fresh)
     if fresh:
         for cell in todo.cells:
@@ -139,18 +141,19 @@ def run_experiment(
     run_tasks = _run_here if jobs == 1 else _run_in_pool
     context = (experiment.name, directory, provenance())
     left = {cell.key: sum(len(task.seeds) for task in todo.tasks if task.cell.key == cell.key) for cell in todo.cells}
-    for task, outcome in run_tasks(todo.tasks, context, jobs, listener):
-        if isinstance(outcome, str):
-            summary.failures.append((task, outcome))
+    with closing(run_tasks(todo.tasks, context, jobs, listener)) as outcomes:  # whatever ends the loop ends the workers
+        for task, outcome in outcomes:
+            if isinstance(outcome, str):
+                summary.failures.append((task, outcome))
+                if listener is not None:
+                    listener.failed(task, outcome)
+                continue
+            summary.computed += len(task.seeds)
+            left[task.cell.key] -= len(task.seeds)
+            if left[task.cell.key] == 0:  # none of its seeds failed
+                store.merge(task.cell.key)
             if listener is not None:
-                listener.failed(task, outcome)
-            continue
-        summary.computed += len(task.seeds)
-        left[task.cell.key] -= len(task.seeds)
-        if left[task.cell.key] == 0:
-            store.merge(task.cell.key)
-        if listener is not None:
-            listener.finished(task, outcome)
+                listener.finished(task, outcome)
     return summary
 
 
@@ -287,7 +290,7 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
 
 
-Outcomes = Iterator[tuple[Task, pd.DataFrame | str]]
+Outcomes = Generator[tuple[Task, pd.DataFrame | str], None, None]
 """Tasks as they end, with their runs or the reason of their failure."""
 
 
@@ -313,9 +316,10 @@ def _run_in_pool(tasks: Sequence[Task], context: Context, jobs: int, listener: L
     with _environment(WORKER_ENVIRONMENT):
         pool = ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_start_worker, initargs=(messages,))
         try:
-            futures: dict[Future[pd.DataFrame], int] = {
-                pool.submit(_work, index, task, context): index for index, task in enumerate(tasks)
-            }
+            with _without_interrupts():
+                futures: dict[Future[pd.DataFrame], int] = {
+                    pool.submit(_work, index, task, context): index for index, task in enumerate(tasks)
+                }
             pending = set(futures)
             while pending:
                 done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -343,11 +347,19 @@ def _start_worker(messages: Any) -> None:
 
     global _messages
     _messages = messages
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_follow_parent, daemon=True).start()
     torch.set_num_threads(1)
     # pymoo makes thousands of short-lived objects a generation: collecting less often saves a fifth.
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
+
+
+def _follow_parent() -> None:
+    """End with the parent, even where it was killed: no worker computes for nobody."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(index: int, task: Task, context: Context) -> pd.DataFrame:
@@ -370,6 +382,16 @@ def _relay(messages: Any, tasks: Sequence[Task], listener: Listener | None) -> N
             return
         if listener is not None:
             listener.progressed(tasks[index], share, best)
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Processes started inside never see Ctrl-C, not even while they import: it is the parent's to handle."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -14,7 +14,9 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -78,6 +80,10 @@ RUN_KEY = [*CELL, "seed"]
 HISTORY_KEY = [*RUN_KEY, "evals"]
 
 Kind = Literal["runs", "history"]
+KINDS: tuple[Kind, ...] = ("runs", "history")
+
+MERGES = 100
+"""How often a reader looks again for shards that another process has merged meanwhile."""
 
 
 class StoreError(ValueError):
@@ -101,8 +107,22 @@ class Store:
             probe = probe.parent
         if not probe.is_dir():
             raise StoreError(f"cannot write to '{self.directory}': '{probe}' is not a directory")
-        if not os.access(probe, os.W_OK | os.X_OK):
-            raise StoreError(f"cannot write to '{self.directory}': permission denied")
+        try:  # by writing: permissions say yes to root on a file system that says no
+            with tempfile.TemporaryFile(dir=probe):
+                pass
+        except OSError as error:
+            raise StoreError(f"cannot write to '{self.directory}': {error.strerror}") from error
+
+    def check_ours(self) -> None:
+        """Fail now rather than when the results are read.
+
+        Raises:
+            StoreError: if a parquet file in the directory is damaged or was not written by a store.
+        """
+        for kind in KINDS:
+            for path in sorted((self.directory / kind).glob("*.parquet")):
+                with suppress(FileNotFoundError):  # another process has merged it meanwhile
+                    _read(path, kind, columns=[])
 
     def write(self, runs: pd.DataFrame, history: pd.DataFrame) -> str:
         """Write the rows of one task, all of one cell: history first, then the runs that list it.
@@ -112,7 +132,9 @@ class Store:
         """
         cell = runs.iloc[0]
         seeds = sorted(runs["seed"])
-        name = f"{_slug(cell['algo'])}-{_slug(cell['fn'])}-{cell['dim']}d-{cell['settings_hash']}-s{_label(seeds)}.parquet"
+        name = (
+            f"{_slug(cell['algo'])}-{_slug(cell['fn'])}-{cell['dim']}d-{cell['settings_hash']}-s{_label(seeds)}.parquet"
+        )
         learned = [column for column in history.columns if column not in HISTORY.names]
         history_schema = pa.schema([*HISTORY, *(pa.field(column, pa.float64()) for column in sorted(learned))])
         for kind, frame, schema in (("history", history, history_schema), ("runs", runs, RUNS)):
@@ -123,23 +145,25 @@ class Store:
     def seeds_of(self, key: tuple[str, str, int, str]) -> set[int]:
         """Seeds of the cell (algo, fn, dim, settings_hash) that are finished."""
         seeds: set[int] = set()
-        for path in self._shards("runs", key):
-            table = _read(path, "runs", columns=RUN_KEY)
+        for table in self._read_all("runs", _pattern(key), columns=RUN_KEY):
             rows = zip(*(table.column(name).to_pylist() for name in RUN_KEY), strict=True)
             seeds |= {row[-1] for row in rows if row[:-1] == key}
         return seeds
 
     def clear(self, key: tuple[str, str, int, str]) -> None:
         """Forget a cell: the runs go before their history."""
-        for kind in ("runs", "history"):
+        for kind in KINDS:
             for path in self._shards(kind, key):
                 path.unlink(missing_ok=True)
 
     def merge(self, key: tuple[str, str, int, str]) -> None:
         """Put the shards of a finished cell into one file each of runs and history."""
-        old = {kind: self._shards(kind, key) for kind in ("runs", "history")}
+        old = {kind: self._shards(kind, key) for kind in KINDS}
         if len(old["runs"]) > 1:
-            runs, history = (_frame([_read(path, kind) for path in old[kind]], kind) for kind in ("runs", "history"))
+            try:
+                runs, history = (_frame([_read(path, kind) for path in paths], kind) for kind, paths in old.items())
+            except FileNotFoundError:  # another process that shares the directory is merging them
+                return
             merged = self.write(runs, history)
             for path in (*old["runs"], *old["history"]):
                 if path.name != merged:
@@ -151,14 +175,22 @@ class Store:
         Raises:
             StoreError: if there are no results, or a file is not one of ours.
         """
-        paths = sorted((self.directory / kind).glob("*.parquet"))
-        if not paths:
+        tables = self._read_all(kind, "*.parquet")
+        if not tables:
             raise StoreError(f"no results in '{self.directory}': it has no {kind}/*.parquet (run an experiment first)")
-        return _frame([_read(path, kind) for path in paths], kind)
+        return _frame(tables, kind)
 
-    def _shards(self, kind: str, key: tuple[str, str, int, str]) -> list[Path]:
-        algo, fn, dim, settings_hash = key
-        return sorted((self.directory / kind).glob(f"{_slug(algo)}-{_slug(fn)}-{dim}d-{settings_hash}-s*.parquet"))
+    def _shards(self, kind: Kind, key: tuple[str, str, int, str]) -> list[Path]:
+        return sorted((self.directory / kind).glob(_pattern(key)))
+
+    def _read_all(self, kind: Kind, pattern: str, columns: list[str] | None = None) -> list[pa.Table]:
+        """Every shard of a pattern. They are listed anew when one vanishes: another process is merging them."""
+        for _ in range(MERGES):
+            try:
+                return [_read(path, kind, columns) for path in sorted((self.directory / kind).glob(pattern))]
+            except FileNotFoundError as error:
+                vanished = error
+        raise StoreError(f"cannot read '{self.directory / kind}': {vanished}")
 
 
 def load_results(directory: str | Path, kind: Kind = "runs") -> pd.DataFrame:
@@ -170,22 +202,43 @@ def load_results(directory: str | Path, kind: Kind = "runs") -> pd.DataFrame:
     return Store(Path(directory)).load(kind)
 
 
-def _frame(tables: Sequence[pa.Table], kind: str) -> pd.DataFrame:
+def _frame(tables: Sequence[pa.Table], kind: Kind) -> pd.DataFrame:
     key = RUN_KEY if kind == "runs" else HISTORY_KEY
-    frame = pa.concat_tables(tables, promote_options="default").to_pandas()
+    try:
+        frame = pa.concat_tables(tables, promote_options="default").to_pandas()
+    except pa.ArrowException as error:
+        raise StoreError(f"these {kind} do not fit together: {_first_line(error)}") from error
     return frame.drop_duplicates(key).sort_values(key, kind="stable").reset_index(drop=True)
 
 
-def _read(path: Path, kind: str, columns: list[str] | None = None) -> pa.Table:
-    required = (RUNS if kind == "runs" else HISTORY).names
+def _read(path: Path, kind: Kind, columns: list[str] | None = None) -> pa.Table:
+    """One shard.
+
+    Raises:
+        StoreError: if it is damaged or not one of ours.
+        FileNotFoundError: if it is gone.
+    """
     try:
         with pq.ParquetFile(path) as file:
-            missing = [name for name in required if name not in file.schema_arrow.names]
-            if missing:
-                raise StoreError(f"'{path}' is not a result of evobench: it has no column '{missing[0]}'")
-            return file.read(columns=columns)
-    except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"cannot read '{path}': {str(error).splitlines()[0]}") from error
+            found = file.schema_arrow
+            for field in RUNS if kind == "runs" else HISTORY:
+                if field.name not in found.names:
+                    raise StoreError(f"'{path}' is not a result of evobench: it has no column '{field.name}'")
+                if found.field(field.name).type != field.type:
+                    raise StoreError(
+                        f"'{path}' is not a result of evobench: its column '{field.name}' is no {field.type}"
+                    )
+            table = file.read(columns=columns)
+            table.validate(full=True)  # text that is not UTF-8 would fail later, and less clearly
+            return table
+    except (FileNotFoundError, StoreError):
+        raise
+    except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: names that are not UTF-8
+        raise StoreError(f"cannot read '{path}': {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _write_atomically(table: pa.Table, path: Path) -> None:
@@ -201,27 +254,36 @@ def _write_atomically(table: pa.Table, path: Path) -> None:
             pq.write_table(table, file, compression="zstd", write_statistics=False, store_schema=False)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(hidden, path)
+        hidden.replace(path)
         descriptor = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
     except OSError as error:
-        hidden.unlink(missing_ok=True)
-        raise StoreError(f"cannot write '{path}': {error.strerror}") from error
+        raise StoreError(f"cannot write '{path}': {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):  # not there any more, unless something went wrong
+            hidden.unlink()
+
+
+def _pattern(key: tuple[str, str, int, str]) -> str:
+    """The shards of a cell, whatever their seeds."""
+    algo, fn, dim, settings_hash = key
+    return f"{_slug(algo)}-{_slug(fn)}-{dim}d-{settings_hash}-s*.parquet"
 
 
 def _slug(name: str) -> str:
-    """A name as part of a file name; a user's `module:function` keeps a digest of what it loses."""
-    plain = re.sub(r"[^A-Za-z0-9_]+", "_", name)[:60]
-    return plain if plain == name else f"{plain}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    """A name as part of a file name; one that does not fit there keeps a digest of what it loses."""
+    if re.fullmatch(r"[A-Za-z0-9_]{1,60}", name) and not re.search(r"_[0-9a-f]{8}$", name):
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{re.sub(r'[^A-Za-z0-9_]+', '_', name)[:60]}_{digest}"
 
 
-def _label(seeds: Iterable[int]) -> str:
-    """Seeds as part of a file name: `0-29`, `1_4_7`, or a digest where that would be long."""
-    seeds = list(seeds)
-    if len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+def _label(seeds: Sequence[int]) -> str:
+    """Increasing seeds as part of a file name: `0-29`, `1_4_7`, or a digest where that would be long."""
+    if len(seeds) > 1 and seeds[-1] - seeds[0] == len(seeds) - 1:
         return f"{seeds[0]}-{seeds[-1]}"
     text = "_".join(map(str, seeds))
     return text if len(text) <= 40 else hashlib.sha256(text.encode()).hexdigest()[:16]

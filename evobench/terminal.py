@@ -1,25 +1,36 @@
-"""What a person sees of a run: progress while it lasts, a table of its cells at the end."""
+"""What a person sees on a terminal: the progress of a run, the table of its cells, lists of names."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self, get_args, get_origin
 
 import pandas as pd
-from rich.console import Console
+from pydantic import BaseModel
+from rich.console import Console, Group
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
 from rich.progress import Task as Bar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
-from evobench.experiment import Cell
+from evobench.algorithms import ALGORITHMS
+from evobench.evograd.outer import OuterSettings
+from evobench.experiment import PROTOCOLS, Cell, Experiment
+from evobench.problems import FUNCTIONS
 from evobench.runner import Plan, Task
 from evobench.store import CELL
 
 COST = {"evograd": 1, "pymoo": 30}
 """What an evaluation costs on either backend, roughly: the time left is estimated in this measure,
 or it would promise minutes while the tensor programs run and pymoo's hours are still to come."""
+
+_MAX_NAME, _FACTS_WIDTH = 32, 34
+"""Columns for a cell's name and for what stands right of its bar."""
+
+_SHARED = "all but pymoo's"
+"""Heading of the settings that the tensor algorithms share."""
 
 CellKey = tuple[str, str, int, str]
 
@@ -34,6 +45,12 @@ class Lines:
         self.console = console
         self.plan: Plan | None = None
         self.done = self.total = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing to put away."""
 
     def started(self, plan: Plan) -> None:
         self.plan = plan
@@ -73,12 +90,12 @@ class Bars(Lines):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
+        self.name_column, self.bar_column = Column(no_wrap=True), BarColumn()
         self.progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            _Facts(),
+            TextColumn("{task.description}", markup=False, table_column=self.name_column),
+            self.bar_column,
+            _Facts(table_column=Column(no_wrap=True)),
             console=console,
-            expand=True,
             refresh_per_second=4,
             speed_estimate_period=300,
         )
@@ -86,11 +103,8 @@ class Bars(Lines):
         self.shares: dict[tuple[CellKey, tuple[int, ...]], float] = {}
         self.failures = 0
 
-    def __enter__(self) -> Bars:
-        return self
-
     def __exit__(self, *error: object) -> None:
-        self.progress.stop()
+        self.progress.stop()  # also after Ctrl-C, or the cursor stays hidden
 
     def started(self, plan: Plan) -> None:
         super().started(plan)
@@ -98,9 +112,15 @@ class Bars(Lines):
         for task in plan.tasks:
             self.runs_left[task.cell.key] += len(task.seeds)
         if plan.tasks:
+            self._lay_out(min(_MAX_NAME, max(len(str(task.cell)) for task in plan.tasks)))
             self.overall = self.progress.add_task("all runs", total=sum(map(_cost, plan.tasks)))
             self._tell_overall()
             self.progress.start()
+
+    def _lay_out(self, name_width: int) -> None:
+        """Fix the columns, or the bars would jump; stay off the right edge, where Ctrl-C echoes `^C`."""
+        self.name_column.width = name_width
+        self.bar_column.bar_width = max(8, min(40, self.console.width - name_width - _FACTS_WIDTH - 4))
 
     def progressed(self, task: Task, share: float, best: float) -> None:
         if self.shares.get(_key(task), 0.0) >= 1.0:
@@ -120,14 +140,14 @@ class Bars(Lines):
         key = task.cell.key
         gain = share - self.shares.get(_key(task), 0.0)
         self.shares[_key(task)] = share
-        if key not in self.cells:
+        if new := key not in self.cells:
             runs = self.runs_left[key]
             self.cells[key] = _CellBar(self.progress.add_task(str(task.cell), total=runs, facts=""), runs)
         cell = self.cells[key]
         cell.best = min(cell.best, best)
         cell.done += len(task.seeds) if share == 1.0 else 0
         facts = f"{cell.done}/{cell.runs} runs  best {cell.best:.4g}"
-        self.progress.update(cell.bar, advance=gain * len(task.seeds), facts=facts)
+        self.progress.update(cell.bar, advance=gain * len(task.seeds), facts=facts, refresh=new)
         self.progress.advance(self.overall, gain * _cost(task))
         if cell.done == cell.runs:
             self.progress.remove_task(cell.bar)
@@ -144,27 +164,33 @@ class _Facts(ProgressColumn):
     def render(self, task: Bar) -> Text:
         facts = str(task.fields["facts"])
         if task.id == 0:
-            left = _clock(task.time_remaining) if not task.finished else "0:00"
-            facts += f"  {_clock(task.elapsed)}  {left} left"
+            facts += f"  {_clock(task.elapsed)}"
+            facts += "" if task.finished else f"  {_clock(task.time_remaining)} left"
         return Text(facts, no_wrap=True)
 
 
-def cells_table(cells: Iterable[Cell], seeds: Sequence[int], runs: pd.DataFrame) -> Table:
-    """The cells' stored runs: one line each, under a heading for each function and dimension."""
-    wanted = runs[runs["seed"].isin(seeds)]
-    found: dict[CellKey, pd.DataFrame] = dict(iter(wanted.groupby(CELL)))  # type: ignore[arg-type]
-    gradients = bool((wanted["g_evals"] > 0).any())
+def cells_table(experiment: Experiment, runs: pd.DataFrame) -> Table:
+    """The stored runs of an experiment's cells: a line each, under headings of function and dimension."""
+    cells = experiment.cells()
+    keys = {cell.key for cell in cells}
+    found = {key: rows for key, rows in runs[runs["seed"].isin(experiment.seeds)].groupby(CELL) if key in keys}
+    gradients = any((rows["g_evals"] > 0).any() for rows in found.values())
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    table.add_column("algorithm", overflow="fold", max_width=32)
+    table.add_column("algorithm", overflow="fold", max_width=_MAX_NAME)
     for heading in ("runs", "median", "[IQR]", "best", "evals", *(["gradients"] if gradients else []), "seconds"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("stopped by", overflow="fold")
     section = ""
-    for cell in sorted(cells, key=lambda cell: cell.dim):
+    for cell in sorted(cells, key=lambda cell: _asked_order(experiment, cell)):
         if section != (section := f"{cell.fn} {cell.dim}D"):
             table.add_row(Text(section, style="bold cyan"))
         table.add_row(f"  {cell.algo}", *_facts_of(found.get(cell.key), gradients))
     return table
+
+
+def _asked_order(experiment: Experiment, cell: Cell) -> tuple[int, ...]:
+    """Dimension by dimension, each in the order in which functions and algorithms were asked for."""
+    return experiment.dim.index(cell.dim), experiment.fn.index(cell.fn), experiment.algo.index(cell.algo)
 
 
 def _facts_of(runs: pd.DataFrame | None, gradients: bool) -> list[str]:
@@ -212,3 +238,88 @@ def _clock(seconds: float | None) -> str:
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _plain_table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column == columns[0])
+    return table
+
+
+def algorithms_table() -> Table:
+    table = _plain_table("algorithm", "least pop", "what it is")
+    for algorithm in ALGORITHMS.values():
+        table.add_row(algorithm.name, str(algorithm.min_pop), algorithm.summary)
+    return table
+
+
+def functions_table() -> Table:
+    table = _plain_table("function", "box", "minimum", "least dim", "source")
+    for function in FUNCTIONS.values():
+        minimum = "unknown" if function.f_opt is None else f"{function.f_opt:g}"
+        box = f"[{function.lower:g}, {function.upper:g}]"
+        table.add_row(function.name, box, minimum, str(function.min_dim), function.citation)
+    return table
+
+
+def protocols_table() -> Table:
+    parts = list(next(iter(PROTOCOLS.values())))
+    table = _plain_table("protocol", *(part.replace("_", " ") for part in parts))
+    for name, protocol in PROTOCOLS.items():
+        values = {**protocol, "init": protocol["init"] or "each algorithm's own"}
+        values["shift"] = f"within {protocol['shift']:.0%} of half the box" if protocol["shift"] else "none"
+        table.add_row(name, *(str(values[part]) for part in parts))
+    return table
+
+
+def configs_table(directory: Path = Path("configs")) -> Table:
+    """The YAML files of `directory`, each with its first comment."""
+    table = _plain_table("config", "what it asks")
+    for path in sorted([*directory.glob("*.yaml"), *directory.glob("*.yml")]):
+        with path.open(encoding="utf-8", errors="replace") as file:
+            first = file.readline().strip()
+        table.add_row(path.as_posix(), first.lstrip("# ") if first.startswith("#") else "")
+    if not table.row_count:
+        table.add_row(f"(there is no YAML file in {directory}/)")
+    return table
+
+
+def settings_list() -> Group:
+    """Every setting, once for all algorithms that share it, with its defaults and their source."""
+    shared = [name for name, algorithm in ALGORITHMS.items() if isinstance(algorithm.settings, OuterSettings)]
+    parts = [_settings_table(_SHARED, list(OuterSettings.model_fields), shared)]
+    models: dict[type[BaseModel], list[str]] = {}
+    for name, algorithm in ALGORITHMS.items():
+        models.setdefault(type(algorithm.settings), []).append(name)
+    for model, names in models.items():
+        keys = [key for key in model.model_fields if names[0] not in shared or key not in OuterSettings.model_fields]
+        parts.append(_settings_table(", ".join(names), keys, names))
+    return Group(*parts)
+
+
+def _settings_table(title: str, keys: list[str], names: list[str]) -> Table:
+    """The settings `keys` of the algorithms `names`; where defaults differ, the rarer ones are named."""
+    table = _plain_table("setting", "default", "what it is (source)")
+    table.title, table.title_style, table.title_justify = title, "bold cyan", "left"
+    table.show_header = title == _SHARED
+    table.columns[0].min_width, table.columns[1].min_width = 16, 13
+    for key in keys:
+        field = type(ALGORITHMS[names[0]].settings).model_fields[key]
+        owners: dict[Any, list[str]] = {}
+        for name in names:
+            owners.setdefault(getattr(ALGORITHMS[name].settings, key), []).append(name)
+        usual, *others = owners
+        differing = "".join(f"; {_shown(value)} in {', '.join(owners[value])}" for value in others)
+        choices = f"; {', '.join(get_args(field.annotation))}" if get_origin(field.annotation) is Literal else ""
+        table.add_row(key, _shown(usual), f"{field.description}{choices}{differing}")
+    return table
+
+
+def _shown(value: object) -> str:
+    """A value as a config or `--set` takes it."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(str, value))}]"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -43,7 +43,7 @@ CENTRE_STD = 0.5
 class Settings(BaseModel):
     """What all of pymoo's algorithms here share: nothing."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class GASettings(Settings):

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from evobench.evograd.loop import Evaluate
 from evobench.evograd.outer import OuterSettings
+from evobench.evograd.relaxations import sigmoid
 from evobench.evograd.space import CENTRE_STD, Space, Streams, reflect, take
 
 _H_SIGMA_SLOPE = 10.0  # of the logistic window (the authors' code)
@@ -175,7 +176,7 @@ class CMAES:
         length = torch.linalg.vector_norm(path_sigma, dim=-1, keepdim=True) / self.expected_norm
         age = state.age + 1
         settled = 1.0 if self.settings.constants == "released" else (1 - (1 - c.c_sigma) ** (2 * age)).sqrt()
-        h_sigma = torch.sigmoid(_H_SIGMA_SLOPE * (1.4 + 2 / (dim + 1) - length / settled))  # logistic, §2.2.5
+        h_sigma = sigmoid(_H_SIGMA_SLOPE * (1.4 + 2 / (dim + 1) - length / settled))  # logistic, §2.2.5
         path_c = (1 - c.c_c) * state.path_c + h_sigma * (c.c_c * (2 - c.c_c) * mu_eff).sqrt() * y_w
 
         covariance = self._moved(state.covariance, state.factor, factor)
@@ -235,7 +236,7 @@ class CMAES:
     def _jitter(self, factor: Float[Tensor, "seeds dim dim"]) -> Float[Tensor, "seeds 1"]:
         """ε for the diagonal, from the smallest non-zero entry of L, without a graph (§2.2.5)."""
         size = torch.where(factor == 0, torch.inf, factor.abs()).amin((-2, -1))
-        return (1e-15 * size**-1.75).clamp(1e-7, 0.1)[:, None]
+        return torch.exp(math.log(1e-15) - 1.75 * size.log()).clamp(1e-7, 0.1)[:, None]
 
     @cached_property
     def width(self) -> float:

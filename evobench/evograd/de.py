@@ -20,7 +20,7 @@ from torch import Tensor
 
 from evobench.evograd.loop import Evaluate
 from evobench.evograd.outer import OuterSettings
-from evobench.evograd.relaxations import binary_concrete, fitness_logits, logit, replace_worst, select
+from evobench.evograd.relaxations import binary_concrete, fitness_logits, logit, replace_worst, select, sigmoid
 from evobench.evograd.space import Space, Streams, reflect, take
 
 _MAX_F = 2.0
@@ -64,9 +64,7 @@ class State(NamedTuple):
 class Noise(NamedTuple):
     """A generation's random numbers, uniform."""
 
-    first: Float[Tensor, "seeds n pop"]  # selects r1
-    second: Float[Tensor, "seeds n pop"]  # selects r2
-    third: Float[Tensor, "seeds n pop"]  # selects r3
+    partners: Float[Tensor, "seeds n partners pop"]  # selects r1, r2 and, for rand/1, r3
     cross: Float[Tensor, "seeds n dim"]  # τ_ij of the crossover
     gene: Float[Tensor, "seeds n 1"]  # draws j_rand
     rows: Int[Tensor, "seeds n"] | None = None
@@ -100,16 +98,19 @@ class DE:
 
     def noise(self, rng: Streams) -> Noise:
         n, dim = self.space.pop, self.space.dim
-        return Noise(*rng.uniform((n, n), (n, n), (n, n), (n, dim), (n, 1)))
+        return Noise(*rng.uniform((n, 3 if self._rand else 2, n), (n, dim), (n, 1)))
+
+    @property
+    def _rand(self) -> bool:
+        return self.settings.strategy == "rand/1"
 
     def propose(self, params: Params, state: State, noise: Noise) -> tuple[Float[Tensor, "seeds n dim"], None]:
         x = take(params.x, noise.rows)
         alpha = params.selection_logit
         if self.settings.fitness_logits:
             alpha = alpha + fitness_logits(state.fitness, params.x.dtype)
-        rand = self.settings.strategy == "rand/1"
         partners = select(
-            (noise.first, noise.second, noise.third) if rand else (noise.first, noise.second),
+            noise.partners,
             alpha,
             params.log_temperature.exp().view(-1, 1, 1),
             params.x,
@@ -118,7 +119,7 @@ class DE:
             besides=self._own_row(noise),
         )
         scale = params.log_f.exp().clamp(max=_MAX_F).view(-1, 1, 1)
-        if rand:
+        if self._rand:
             donor = partners[0] + scale * (partners[1] - partners[2])
         else:
             donor = x + scale * (state.elite_x - x) + scale * (partners[0] - partners[1])
@@ -156,6 +157,6 @@ class DE:
     def learned(self, params: Params) -> dict[str, Float[Tensor, " seeds"]]:
         return {
             "scale_factor": params.log_f.exp().clamp(max=_MAX_F),
-            "crossover_rate": params.crossover_logit.sigmoid(),
+            "crossover_rate": sigmoid(params.crossover_logit),
             "temperature": params.log_temperature.exp(),
         }

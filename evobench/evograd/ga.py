@@ -26,6 +26,7 @@ from evobench.evograd.relaxations import (
     replace_worst,
     sbx_spread,
     select,
+    sigmoid,
 )
 from evobench.evograd.space import Space, Streams, reflect, take
 
@@ -71,8 +72,7 @@ class State(NamedTuple):
 class Noise(NamedTuple):
     """A generation's random numbers, uniform."""
 
-    first: Float[Tensor, "seeds n pop"]  # selects p
-    second: Float[Tensor, "seeds n pop"]  # selects q
+    parents: Float[Tensor, "seeds n 2 pop"]  # selects p and q
     cross: Float[Tensor, "seeds n dim"]  # which genes cross over
     spread: Float[Tensor, "seeds n dim"]  # u_j of SBX
     mutate: Float[Tensor, "seeds n dim"]  # which genes mutate
@@ -109,7 +109,7 @@ class GA:
 
     def noise(self, rng: Streams) -> Noise:
         n, dim = self.space.pop, self.space.dim
-        return Noise(*rng.uniform((n, n), (n, n), (n, dim), (n, dim), (n, dim), (n, dim)))
+        return Noise(*rng.uniform((n, 2, n), (n, dim), (n, dim), (n, dim), (n, dim)))
 
     def propose(self, params: Params, state: State, noise: Noise) -> tuple[Float[Tensor, "seeds n dim"], None]:
         def scalar(value: Float[Tensor, " seeds"]) -> Float[Tensor, "seeds 1 1"]:
@@ -117,7 +117,7 @@ class GA:
 
         alpha = fitness_logits(state.fitness, params.x.dtype) + params.selection_logit
         p, q = select(
-            (noise.first, noise.second),
+            noise.parents,
             alpha,
             scalar(params.log_temperature.exp()),
             params.x,
@@ -150,8 +150,8 @@ class GA:
         return {
             "eta_c": params.log_eta_c.exp(),
             "eta_m": params.eta_m,
-            "crossover_rate": params.crossover_logit.sigmoid(),
-            "mutation_rate": params.mutation_logit.sigmoid().mean(1),
+            "crossover_rate": sigmoid(params.crossover_logit),
+            "mutation_rate": sigmoid(params.mutation_logit).mean(1),
             "temperature": params.log_temperature.exp(),
         }
 

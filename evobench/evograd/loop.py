@@ -20,7 +20,8 @@ Nothing inside a generation waits for the device.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -140,10 +141,12 @@ def run_batch(
         one record a seed, in order.
     """
     started = time.perf_counter()
-    space = Space.of(problem, len(seeds), pop_size, init, dtype, device)
+    # A batch of one takes other BLAS kernels than a larger one: it gets itself for company.
+    batch = tuple(seeds) * 2 if len(seeds) == 1 else tuple(seeds)
+    space = Space.of(problem, len(batch), pop_size, init, dtype, device)
     algorithm = make(space)
     evaluate = Evaluator(problem.to(device), space)
-    rng = Streams(seeds, dtype, device)
+    rng = Streams(batch, dtype, device)
     with torch.no_grad():
         params, state = algorithm.init(rng, evaluate)
         step = Generation(algorithm, params, evaluate, gradient)
@@ -153,13 +156,30 @@ def run_batch(
         recorder = _Recorder(space, points)
         recorder(0, evaluate, gradient_cost, algorithm, params)
         looked = time.perf_counter()
-        for generation in range(1, generations + 1):
-            params, state = step(params, state, algorithm.noise(rng))
+        for generation, noise in enumerate(_noises(algorithm, rng, generations), start=1):
+            params, state = step(params, state, noise)
             recorder(generation, evaluate, gradient_cost, algorithm, params)
             if (now := time.perf_counter()) - looked > _PROGRESS_EVERY:
                 looked = now
                 progress(generation / generations, float(evaluate.best_f.min()))
     return recorder.records(seeds, evaluate, time.perf_counter() - started)
+
+
+def _noises(algorithm: Algorithm, rng: Streams, count: int) -> Iterator[Any]:
+    """The noise of `count` generations.
+
+    Random numbers are serial on a CPU and need no parameters, so a spare core draws the next
+    generation's while this one is computed. The streams are consumed in the same order.
+    """
+    if rng.device != "cpu" or torch.get_num_threads() == 1:
+        for _ in range(count):
+            yield algorithm.noise(rng)
+        return
+    with ThreadPoolExecutor(1) as spare:
+        ahead = spare.submit(algorithm.noise, rng)
+        for _ in range(count):
+            noise, ahead = ahead.result(), spare.submit(algorithm.noise, rng)
+            yield noise
 
 
 class Generation:
@@ -185,12 +205,13 @@ class Generation:
         grads = self._winners_path(params, state, noise, winner, fitness) if self.outer else {}
         if self.gradient == "guarded":
             x, fitness = self._refine(x, fitness, winner)
+        committed, state = self.algorithm.commit(params, state, noise, x, fitness, carry)
         if self.gradient == "overwritten":
-            params = self._outer_step(params, grads, fitness)
-        params, state = self.algorithm.commit(params, state, noise, x, fitness, carry)
-        if self.gradient in ("kept", "guarded"):
-            params = self._outer_step(params, grads, fitness)
-        return params, state
+            # The candidates were computed before the step, and the commit copies them over it.
+            stepped = self._outer_step(params, grads, fitness)
+            solutions = {name: getattr(committed, name) for name in self.algorithm.solutions}
+            return stepped._replace(**solutions), state
+        return self._outer_step(committed, grads, fitness), state
 
     def _learned(self, params: Any) -> dict[str, Tensor]:
         return {name: getattr(params, name) for name in self.learn}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
@@ -91,7 +91,7 @@ class PSO:
             + c2[..., None] * noise.r2 * (state.global_x - x)
         ).clamp(-limit, limit)  # eq. 1
         free = x + velocity
-        return reflect(free, self.space), torch.where(self._outside(free), -velocity, velocity)
+        return reflect(free, self.space), self._turned(velocity, free)
 
     def commit(
         self,
@@ -108,9 +108,12 @@ class PSO:
         leader = take(personal_x, personal_f.argmin(1, keepdim=True))
         return params._replace(x=x), State(carry, personal_x, personal_f, leader)
 
-    def _outside(self, x: Float[Tensor, "seeds n dim"]) -> Bool[Tensor, "seeds n dim"]:
-        """Coordinates that the walls reflect, whose velocity turns round."""
-        return (x < self.space.lower) | (x > self.space.upper)
+    def _turned(
+        self, velocity: Float[Tensor, "seeds n dim"], free: Float[Tensor, "seeds n dim"]
+    ) -> Float[Tensor, "seeds n dim"]:
+        """Velocities with the coordinates turned round that the walls reflect."""
+        outside = (free - free.clamp(self.space.lower, self.space.upper)).sign().abs()  # 0 or 1
+        return torch.addcmul(velocity, velocity, outside, value=-2)
 
     def learned(self, params: Params) -> dict[str, Float[Tensor, " seeds"]]:
         return {name: getattr(params, name).mean(1) for name in ("omega", "c1", "c2")}

@@ -7,7 +7,6 @@ the backward pass is the relaxed one (straight-through).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -20,20 +19,26 @@ def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
     return hard + (soft - soft.detach())
 
 
+def sigmoid(x: Tensor) -> Tensor:
+    """The logistic function. `torch.sigmoid` rounds differently at the end of a tensor on the CPU,
+    so that a run's numbers would depend on the runs beside it; this does not."""
+    return 0.5 + 0.5 * torch.tanh(0.5 * x)
+
+
 def binary_concrete(u: Tensor, logit: Tensor, temperature: Tensor) -> Tensor:
     """A 0/1 mask that is 1 with probability sigmoid(logit): Gumbel-Sigmoid, straight-through.
 
     m̃ = σ((log u − log(1 − u) + α)/τ), m = I[m̃ > 0.5] (paper §2.2; Jang et al. 2017). The threshold
     is u > σ(−α), which needs no logarithm; the relaxed mask is computed only where a gradient is.
     """
-    hard = (u > torch.sigmoid(-logit)).to(u.dtype)
+    hard = (u > sigmoid(-logit)).to(u.dtype)
     if not torch.is_grad_enabled():
         return hard
-    return straight_through(hard, torch.sigmoid((torch.logit(u) + logit) / temperature))
+    return straight_through(hard, sigmoid((torch.logit(u) + logit) / temperature))
 
 
 def select(
-    uniforms: Sequence[Float[Tensor, "seeds n pop"]],
+    u: Float[Tensor, "seeds n parents pop"],
     alpha: Float[Tensor, "seeds pop"],
     temperature: Float[Tensor, "seeds 1 1"],
     x: Float[Tensor, "seeds pop dim"],
@@ -41,31 +46,42 @@ def select(
     noise: Literal["logistic", "gumbel"],
     hard: bool,
     besides: Int[Tensor, "seeds n"] | None = None,
-) -> list[Float[Tensor, "seeds n dim"]]:
-    """Parents of every candidate, one per element of `uniforms`: Gumbel-softmax over the population.
+) -> tuple[Float[Tensor, "seeds n dim"], ...]:
+    """The parents of every candidate: Gumbel-softmax over the population, one batched product.
 
     A parent is p̃·x with p̃ = softmax((log u − log(1 − u) + α)/τ) (paper §2.2); with `gumbel` noise
     p̃ = softmax(α/τ − log(−log u)), as in the authors' code. Soft parents are mixtures of the whole
     population. Hard ones are its members in the forward pass, straight-through: all different where
     `besides` is given, and different from that individual.
     """
-    u = torch.cat(list(uniforms), dim=1)  # one batched product for all parents
+    seeds, n, parents, pop = u.shape
+    u = u.reshape(seeds, n * parents, pop)
     if noise == "logistic":
         scores = (torch.logit(u) + alpha[:, None]) / temperature
     else:
         scores = alpha[:, None] / temperature - torch.log(-torch.log(u))
-    if not hard:
-        return list((torch.softmax(scores, dim=-1) @ x).chunk(len(uniforms), dim=1))
-    parents, taken = [], None if besides is None else [besides[..., None]]
-    for part in scores.chunk(len(uniforms), dim=1):
-        if taken is not None:
-            part = part.scatter(-1, torch.cat(taken, dim=-1), -torch.inf)
-        soft = torch.softmax(part, dim=-1)
-        index = part.argmax(-1, keepdim=True)
-        if taken is not None:
+    if hard:
+        weights = _one_hot(scores.view(seeds, n, parents, pop), besides).reshape(scores.shape)
+    else:
+        weights = torch.softmax(scores, dim=-1)
+    return (weights @ x).view(seeds, n, parents, -1).unbind(2)
+
+
+def _one_hot(
+    scores: Float[Tensor, "seeds n parents pop"], besides: Int[Tensor, "seeds n"] | None
+) -> Float[Tensor, "seeds n parents pop"]:
+    """One-hot argmax, straight-through; without replacement where `besides` is given."""
+    taken = [] if besides is None else [besides[..., None]]
+    picks = []
+    for score in scores.unbind(2):
+        if taken:
+            score = score.scatter(-1, torch.cat(taken, dim=-1), -torch.inf)
+        index = score.argmax(-1, keepdim=True)
+        if besides is not None:
             taken.append(index)
-        parents.append(straight_through(torch.zeros_like(soft).scatter(-1, index, 1.0), soft) @ x)
-    return parents
+        soft = torch.softmax(score, dim=-1)
+        picks.append(straight_through(torch.zeros_like(soft).scatter(-1, index, 1.0), soft))
+    return torch.stack(picks, dim=2)
 
 
 def replace_worst(
@@ -94,11 +110,11 @@ def fitness_logits(fitness: Float[Tensor, "seeds pop"], dtype: torch.dtype) -> F
 
 
 def sbx_spread(u: Tensor) -> Tensor:
-    """log of the SBX spread's base, so that β = exp(spread/(η_c + 1)) (paper §2.2.3).
+    """The log of the base of SBX's spread, so that β = exp(spread/(η_c + 1)) (paper §2.2.3).
 
     β = (2u)^(1/(η_c+1)) below u = 0.5, [2(1 − u)]^(−1/(η_c+1)) from it on.
     """
-    return torch.where(u < 0.5, torch.log(2 * u), -torch.log(2 * (1 - u)))
+    return torch.copysign(torch.log(2 * torch.minimum(u, 1 - u)), u - 0.5)
 
 
 def polynomial_offset(u: Tensor, eta: Tensor) -> Tensor:
@@ -107,4 +123,4 @@ def polynomial_offset(u: Tensor, eta: Tensor) -> Tensor:
     δ = (2u)^(1/(η_m+1)) − 1 below u = 0.5, 1 − [2(1 − u)]^(1/(η_m+1)) from it on.
     """
     power = torch.exp(torch.log(2 * torch.minimum(u, 1 - u)) / (eta + 1))
-    return torch.where(u < 0.5, power - 1, 1 - power)
+    return torch.copysign(1 - power, u - 0.5)

@@ -110,12 +110,17 @@ def _rounded_inwards(problem: Problem, dtype: torch.dtype) -> tuple[Tensor, Tens
 def reflect(x: Float[Tensor, "seeds n dim"], space: Space) -> Float[Tensor, "seeds n dim"]:
     """Fold points into the box, as if its walls were mirrors (paper §2.1.1, "bounced").
 
-    Any distance outside is folded; the gradient is ±1. What is not finite goes to the centre.
+    Any distance outside is folded; the gradient is ±1. A point inside is returned to the bit. What
+    is not finite goes to 0, or to the bound nearest to it.
     """
     width = space.width
-    phase = torch.remainder(x - space.lower, 2 * width)  # one period: there and back
-    folded = space.upper - (phase - width).abs()
-    return torch.where(folded.isfinite(), folded, space.centre).clamp(space.lower, space.upper)
+    inside = x.clamp(space.lower, space.upper)
+    excess = x - inside  # 0 inside
+    distance = excess.abs()
+    phase = distance - torch.floor(distance / (2 * width)) * (2 * width)  # there and back
+    back = width - (phase - width).abs()
+    folded = inside - torch.copysign(back, excess)
+    return torch.nan_to_num(folded, nan=0.0).clamp(space.lower, space.upper)
 
 
 def take(tensor: Float[Tensor, "seeds pop ..."], rows: Int[Tensor, "seeds n"] | None) -> Float[Tensor, "seeds n ..."]:

@@ -1,0 +1,39 @@
+# make install            the environment, in .venv
+# make test | lint        what has to pass before a commit
+# make reproduce-figure1  the paper's Figure 1; FRESH=1 forgets the shipped results and computes all of them
+# make quick              the same pipeline, small: under two minutes
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: install test lint reproduce-figure1 quick
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy evobench
+
+reproduce-figure1: install
+	$(BIN)/evobench run configs/figure1.yaml $(if $(FRESH),--fresh)
+	$(BIN)/evobench compare results/figure1
+	$(BIN)/evobench plot results/figure1 --kind box
+	$(BIN)/evobench plot results/figure1 --kind convergence
+
+quick: install
+	$(BIN)/evobench run configs/quick.yaml
+	$(BIN)/evobench compare results/quick
+	$(BIN)/evobench plot results/quick --kind box
+	$(BIN)/evobench plot results/quick --kind convergence

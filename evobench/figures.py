@@ -1,0 +1,463 @@
+"""The figures of `evobench plot`: box plots as the paper's Figure 1, convergence as its Figure 2, ECDFs.
+
+Each function takes tables of `evobench.store.load_results` and returns a matplotlib Figure of its
+own; pyplot, and with it any global state of matplotlib, is not touched. Colours are Okabe and Ito's,
+which colour-blind readers can tell apart (M. Okabe and K. Ito, Color Universal Design, 2008).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import os
+import secrets
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from matplotlib import rc_context
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from numpy import ndarray
+
+from evobench import stats
+from evobench.stats import Cell
+from evobench.store import StoreError
+
+STYLE: Any = {
+    "font.family": "STIXGeneral",  # comes with matplotlib, so a figure looks the same everywhere
+    "mathtext.fontset": "stix",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.formatter.use_mathtext": True,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,  # TrueType: text stays text, as publishers ask
+}
+
+FAMILY_NAMES = {"ga": "GA", "de": "DE", "pso": "PSO", "cmaes": "CMA-ES"}
+FAMILY_COLOURS = {"ga": "#009E73", "de": "#CC79A7", "pso": "#0072B2", "cmaes": "#D55E00"}
+VARIANT_NAMES = {
+    "pymoo": "pymoo",
+    "released": "released code",
+    "diff": "differentiable",
+    "plain": "gradient off",
+    "guarded": "guarded gradient",
+    "tpa": "pymoo, TPA",
+}
+VARIANT_COLOURS = {
+    "pymoo": "#999999",
+    "released": "#CC79A7",
+    "diff": "#E69F00",
+    "plain": "#56B4E9",
+    "guarded": "#009E73",
+    "tpa": "#444444",
+}
+VARIANT_LINES: dict[str, Any] = {
+    "pymoo": (0, (4, 1.5)),
+    "released": (0, (1, 1)),
+    "diff": "-",
+    "plain": (0, (5, 1, 1, 1)),
+    "guarded": (0, (5, 1, 1, 1, 1, 1)),
+    "tpa": (0, (9, 2)),
+}
+MARKERS = ("", "o", "s", "^", "D", "v")
+OTHER = "#0072B2"
+"""Colour of a variant or family that is not listed."""
+
+FLOOR = 1e-16
+"""What lies below, exact zeros above all, is drawn here on a logarithmic axis, and its tick says so."""
+
+ROUNDING = 1e-12
+"""How far below zero rounding can push a function that is nowhere negative."""
+
+ALL = "all functions"
+"""The ECDF's column over every function with a known optimum."""
+
+Panel = tuple[str, int, str]
+"""Function, dimension and protocol."""
+
+
+@rc_context(STYLE)
+def box(runs: pd.DataFrame) -> Figure:
+    """The paper's Figure 1: final best fitness, one box per cell, in the function's units.
+
+    Rows are dimensions (and protocols, where there are several), columns functions. An algorithm
+    has the same place in every panel, so one that has not run leaves a gap. Boxes show the
+    quartiles, whiskers the furthest runs within 1.5 interquartile ranges, dots the runs beyond.
+    An axis is logarithmic where no value is negative and they span more than two decades. Runs
+    that are not finite are counted in the panel's corner.
+
+    Raises:
+        ValueError: if there are no runs.
+    """
+    cells = stats.split(runs)
+    seats = _seats(cells)
+    places = _places(seats.values())
+    figure, panels = _grid(cells, width=max(2.2, 0.7 + 0.11 * len(places)), ylabel="final best fitness")
+    for panel, ax in panels.items():
+        _draw_boxes(ax, {cell: rows for cell, rows in cells.items() if cell[:3] == panel}, seats, places)
+    handles: list[Artist] = [
+        Patch(color=VARIANT_COLOURS.get(variant, OTHER), label=_variant(variant))
+        for variant in _variants(algo for algo, _ in places)
+    ]
+    _legend(figure, handles)
+    return figure
+
+
+def _seats(cells: Iterable[Cell]) -> dict[Cell, tuple[str, int]]:
+    """Where a cell sits: its algorithm, and its number among the settings that this one has in the panel."""
+    taken: Counter[tuple[Panel, str]] = Counter()
+    seats = {}
+    for cell in cells:
+        seats[cell] = (cell.algo, taken[cell[:3], cell.algo])
+        taken[cell[:3], cell.algo] += 1
+    return seats
+
+
+def _places(seats: Iterable[tuple[str, int]]) -> dict[tuple[str, int], float]:
+    """The x of every seat: one apart, families further."""
+    x, places, last = 0.0, {}, ""
+    for algo, number in sorted(set(seats), key=lambda seat: (stats.algorithm_order(seat[0]), seat[1])):
+        family, _ = stats.lineage(algo)
+        x += 1.0 if family == last or not last else 1.7
+        places[algo, number] = x
+        last = family
+    return places
+
+
+def _draw_boxes(
+    ax: Axes,
+    cells: dict[Cell, pd.DataFrame],
+    seats: dict[Cell, tuple[str, int]],
+    places: dict[tuple[str, int], float],
+) -> None:
+    families: dict[str, list[float]] = {}
+    for (algo, _), x in places.items():
+        families.setdefault(stats.lineage(algo)[0], []).append(x)
+    ax.set_xticks([sum(xs) / len(xs) for xs in families.values()], [FAMILY_NAMES.get(name, name) for name in families])
+    middle, span = (min(places.values()) + max(places.values())) / 2, max(places.values()) - min(places.values())
+    ax.set_xlim(middle - max(2.5, span / 2 + 0.9), middle + max(2.5, span / 2 + 0.9))
+    ax.tick_params(axis="x", length=0, labelsize=8)
+
+    values = {cell: stats.final_values(rows) for cell, rows in cells.items()}
+    finite = {cell: sample[np.isfinite(sample)] for cell, sample in values.items()}
+    drawn = np.concatenate([*finite.values(), []])
+    if not drawn.size:
+        _say(ax, "no finite run" if cells else "no runs yet")
+        return
+    logarithmic = _scale_y(ax, drawn)
+    for cell, sample in finite.items():
+        if sample.size:
+            colour = VARIANT_COLOURS.get(stats.lineage(cell.algo)[1], OTHER)
+            ax.boxplot(
+                [np.maximum(sample, FLOOR) if logarithmic else sample],
+                positions=[places[seats[cell]]],
+                widths=0.66,
+                manage_ticks=False,
+                patch_artist=True,
+                # The edge is wide, so that a box without height still shows its colour.
+                boxprops={"facecolor": colour, "edgecolor": colour, "linewidth": 1.6, "joinstyle": "miter"},
+                medianprops={"color": "black", "linewidth": 0.8, "solid_capstyle": "butt"},
+                whiskerprops={"linewidth": 0.6, "zorder": 1.9},
+                capprops={"linewidth": 0.6, "zorder": 1.9},
+                flierprops={"marker": ".", "markersize": 2.5, "markeredgewidth": 0, "markerfacecolor": "0.25"},
+            )
+    _count_lost(ax, sum(sample.size for sample in values.values()) - drawn.size)
+    names = {places[seats[cell]]: label.partition("@")[2] for cell, label in _labels(cells).items() if "@" in label}
+    if names:
+        ax.xaxis.remove_overlapping_locs = False  # a family's tick may be at one of its boxes
+        ax.set_xticks(list(names), list(names.values()), minor=True, rotation=90, fontsize=5.5)
+        ax.tick_params(axis="x", which="minor", length=0, pad=1)
+        ax.tick_params(axis="x", which="major", pad=24)
+
+
+def _labels(cells: dict[Cell, pd.DataFrame]) -> dict[Cell, str]:
+    return stats.labels(pd.concat(cells.values()))
+
+
+@rc_context(STYLE)
+def convergence(history: pd.DataFrame, runs: pd.DataFrame, mean: bool = False) -> Figure:
+    """Best fitness so far over the evaluations spent, gradients included at what the protocol charges.
+
+    One line per cell: the median over its runs, in a band from the lower to the upper quartile. With
+    `mean` it is the paper's Figure 2: the mean, in a band of one standard deviation each way, over a
+    linear axis of evaluations. A run that stopped early keeps its last value. Panels and axes are as
+    in `box`; a logarithmic axis cuts a mean's band, which may reach below zero, at the lowest mean.
+
+    Raises:
+        ValueError: if there are no runs.
+    """
+    cells, curves = stats.split(runs), stats.split_history(history, runs)
+    names, seats = stats.labels(runs), _seats(cells)
+    figure, panels = _grid(cells, width=2.6, ylabel="best fitness so far", xlabel="evaluations")
+    looks, handles = _looks(cell.algo for cell in cells)
+    for panel, ax in panels.items():
+        group = {cell: points for cell, points in curves.items() if cell[:3] == panel}
+        if not group:
+            _say(ax, "no runs yet")
+            continue
+        grid = stats.evaluation_grid(np.concatenate([points["evals"] for points in group.values()]))
+        runs_of = {cell: stats.trajectories(points, grid) for cell, points in group.items()}
+        finite = {cell: sample[np.isfinite(sample[:, -1])] for cell, sample in runs_of.items()}
+        bands = {cell: _band(sample, mean) for cell, sample in finite.items() if len(sample)}
+        _count_lost(ax, sum(map(len, runs_of.values())) - sum(map(len, finite.values())))
+        if not bands:
+            _say(ax, "no finite run")
+            continue
+        drawn = np.concatenate([(band[0] if mean else band).ravel() for band in bands.values()])
+        logarithmic = _scale_y(ax, drawn[np.isfinite(drawn)])
+        if not mean:
+            _scale_x(ax, grid)
+        for cell, band in bands.items():
+            centre, low, high = np.maximum(band, max(FLOOR, np.nanmin(drawn))) if logarithmic else band
+            _draw_line(ax, grid, centre, names[cell], looks[cell.algo], seats[cell][1])
+            ax.fill_between(grid, low, high, color=looks[cell.algo]["color"], alpha=0.15, linewidth=0)
+        _name_settings(ax)
+    _legend(figure, handles)
+    return figure
+
+
+def _band(curves: Float[ndarray, "runs points"], mean: bool) -> Float[ndarray, "3 points"]:
+    """Centre, lower and upper edge over the runs; NaN until every run has a value."""
+    band = np.full((3, curves.shape[1]), np.nan)
+    started = np.isfinite(curves).all(axis=0)
+    if mean:
+        centre = curves[:, started].mean(axis=0)
+        spread = curves[:, started].std(axis=0, ddof=1) if len(curves) > 1 else np.zeros_like(centre)
+        band[:, started] = centre, centre - spread, centre + spread
+    else:
+        band[:, started] = np.quantile(curves[:, started], [0.5, 0.25, 0.75], axis=0)
+    return band
+
+
+@rc_context(STYLE)
+def ecdf(history: pd.DataFrame, runs: pd.DataFrame) -> Figure:
+    """COCO's runtime distributions (see `stats.ecdf`): share of targets reached over evaluations/dim.
+
+    Rows as in `box`; a column for each function whose optimum is known, and, where these are
+    several, one for their average, with the algorithms that ran on all of them with one setting. A
+    note names the functions that are left out.
+
+    Raises:
+        ValueError: if no function of the runs has a known optimum.
+    """
+    shares = stats.ecdf(history, runs)
+    omitted = [fn for fn in dict.fromkeys(cell.fn for cell in stats.split(runs)) if fn not in set(shares["fn"])]
+    if shares.empty:
+        raise ValueError(f"no ECDF without a known optimum, and none is known for {', '.join(omitted) or 'no runs'}")
+    together = _average(shares)
+    shares = pd.concat([shares, together])
+    keys = list(dict.fromkeys(zip(shares["fn"], shares["dim"], shares["protocol"], strict=True)))
+    figure, panels = _grid(keys, width=2.6, ylabel="share of targets reached", xlabel="evaluations / dimension")
+    looks, handles = _looks(shares["algo"])
+    groups = {tuple(panel): group for panel, group in shares.groupby(["fn", "dim", "protocol"])}
+    for panel, ax in panels.items():
+        if panel not in groups:
+            _say(ax, "no runs yet")
+            continue
+        group = groups[panel]
+        ax.set_ylim(-0.02, 1.02)
+        _scale_x(ax, group["evals_per_dim"].to_numpy())
+        for algo, curves in group.groupby("algo", sort=False):
+            for number, (label, curve) in enumerate(curves.groupby("label")):
+                _draw_line(ax, curve["evals_per_dim"], curve["share"], str(label), looks[str(algo)], number)
+        _name_settings(ax)
+    note = f"Left out, since the optimum is unknown: {', '.join(map(str.capitalize, omitted))}" if omitted else None
+    _legend(figure, handles, note)
+    return figure
+
+
+def _average(shares: pd.DataFrame) -> pd.DataFrame:
+    """The mean over functions, of the algorithms that have all of a dimension's; nothing for a single function."""
+    means = []
+    for (dim, protocol), group in shares.groupby(["dim", "protocol"]):
+        functions = group["fn"].nunique()
+        for label, curves in group.groupby("label", sort=False):
+            if functions > 1 and curves["fn"].nunique() == functions:
+                share = curves.groupby("evals_per_dim", as_index=False)["share"].mean()
+                means.append(share.assign(fn=ALL, dim=dim, protocol=protocol, algo=curves["algo"].iloc[0], label=label))
+    return pd.concat(means) if means else shares.iloc[:0]
+
+
+def _grid(
+    cells: Iterable[Sequence[Any]], width: float, ylabel: str, xlabel: str = ""
+) -> tuple[Figure, dict[Panel, Axes]]:
+    """A figure with a titled panel for each function (columns) at each dimension and protocol (rows).
+
+    Args:
+        cells: what there is, each starting with function, dimension and protocol.
+        width: of a panel, inches.
+
+    Raises:
+        ValueError: if there is nothing.
+    """
+    problems = {tuple(cell[:3]) for cell in cells}
+    if not problems:
+        raise ValueError("there are no runs to draw")
+    functions = sorted({fn for fn, _, _ in problems}, key=lambda fn: (fn == ALL, stats.function_order(fn)))
+    rows = sorted({(protocol, dim) for _, dim, protocol in problems})
+    several = len({protocol for protocol, _ in rows}) > 1
+    figure = Figure(figsize=(max(3.6, width * len(functions) + 0.3), 2.1 * len(rows) + 0.5), layout="constrained")
+    axes = figure.subplots(len(rows), len(functions), squeeze=False)
+    panels = {}
+    for row, (protocol, dim) in enumerate(rows):
+        axes[row, 0].set_ylabel(ylabel)
+        for column, fn in enumerate(functions):
+            axes[row, column].set_title(stats.problem_title(fn, dim, protocol if several else None))
+            panels[fn, dim, protocol] = axes[row, column]
+    for ax in axes[-1]:
+        ax.set_xlabel(xlabel)
+    return figure, panels
+
+
+def _looks(algos: Iterable[str]) -> tuple[dict[str, dict[str, Any]], list[Artist]]:
+    """How each algorithm's line is drawn, and the legend for it.
+
+    A family has a colour and a variant a dash; a family alone gives its variants the colours.
+    """
+    algos = sorted(set(algos), key=stats.algorithm_order)
+    families = list(dict.fromkeys(stats.lineage(algo)[0] for algo in algos))
+    alone = len(families) == 1
+    looks = {}
+    for algo in algos:
+        family, variant = stats.lineage(algo)
+        colour = VARIANT_COLOURS.get(variant, OTHER) if alone else FAMILY_COLOURS.get(family, OTHER)
+        looks[algo] = {"color": colour, "linestyle": VARIANT_LINES.get(variant, "-"), "linewidth": 1.1}
+    if alone:
+        return looks, [
+            Line2D([], [], **look, label=f"{_family(families[0])}, {_variant(stats.lineage(algo)[1])}")
+            for algo, look in looks.items()
+        ]
+    colours = [Line2D([], [], color=FAMILY_COLOURS.get(name, OTHER), label=_family(name)) for name in families]
+    dashes = [
+        Line2D([], [], color="black", linewidth=1.1, linestyle=VARIANT_LINES.get(name, "-"), label=_variant(name))
+        for name in _variants(algos)
+    ]
+    return looks, [*colours, *dashes]
+
+
+def _variants(algos: Iterable[str]) -> list[str]:
+    """The variants among the algorithms, in order."""
+    by_variant = sorted(algos, key=lambda algo: stats.algorithm_order(algo)[2:])
+    return list(dict.fromkeys(stats.lineage(algo)[1] for algo in by_variant))
+
+
+def _family(name: str) -> str:
+    return FAMILY_NAMES.get(name, name)
+
+
+def _variant(name: str) -> str:
+    return VARIANT_NAMES.get(name, name)
+
+
+def _legend(figure: Figure, handles: list[Artist], note: str | None = None) -> None:
+    """One legend for all panels, below them, in as many columns as the width holds."""
+    columns = min(len(handles), max(1, int(figure.get_figwidth() / 1.3)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, title=note, title_fontsize="medium")
+
+
+def _scale_y(ax: Axes, values: Float[ndarray, " values"]) -> bool:
+    """Make the axis logarithmic if the values ask for it; say whether it is."""
+    low, high = float(values.min()), float(values.max())
+    logarithmic = low >= -ROUNDING and high > 100 * max(low, FLOOR)
+    if not logarithmic:
+        ax.ticklabel_format(axis="y", useOffset=False)
+        return False
+    ax.set_yscale("log")
+    decades = math.log10(high / max(low, FLOOR))
+    if low < FLOOR:
+        exponents = np.arange(round(math.log10(FLOOR)), math.ceil(math.log10(high)) + 1)
+        ax.yaxis.set_major_locator(FixedLocator(list(10.0 ** exponents[:: math.ceil(len(exponents) / 6)])))
+        ax.yaxis.set_major_formatter(FuncFormatter(_decade))
+        ax.axhline(FLOOR, color="0.6", linewidth=0.5, linestyle=":", zorder=0)
+    else:
+        ax.yaxis.set_major_locator(LogLocator(numticks=6))
+    if decades > 6:
+        ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_minor_formatter(NullFormatter())
+    return True
+
+
+def _decade(value: float, _: int | None) -> str:
+    """A power of ten; the floor as the bound that it is."""
+    return f"{'≤' if value <= FLOOR else ''}$10^{{{round(math.log10(value))}}}$"
+
+
+def _scale_x(ax: Axes, evaluations: Float[ndarray, " points"]) -> None:
+    if evaluations.max() > 100 * evaluations.min():
+        ax.set_xscale("log")
+        ax.xaxis.set_minor_locator(NullLocator())
+
+
+def _draw_line(ax: Axes, x: Any, y: Any, label: str, look: dict[str, Any], number: int) -> None:
+    """A cell's line; `number` counts the settings of its algorithm, which markers tell apart."""
+    ax.plot(x, y, label=label, marker=MARKERS[number % len(MARKERS)], markersize=2.5, markevery=20, **look)
+
+
+def _name_settings(ax: Axes) -> None:
+    """Name the lines of algorithms that have several settings, in the panel itself: a hash is of one problem."""
+    lines = [line for line in ax.lines if "@" in str(line.get_label())]
+    if lines:
+        ax.legend(handles=lines, fontsize=6)
+
+
+def _say(ax: Axes, text: str) -> None:
+    """An empty panel with a word in its middle."""
+    ax.set_yticks([])
+    ax.set_xticks([])
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color="0.5")
+
+
+def _count_lost(ax: Axes, count: int) -> None:
+    if count:
+        ax.set_title(f"{ax.get_title()}\n{count} {'run' if count == 1 else 'runs'} not finite")
+
+
+def save(figure: Figure, path_stem: Path, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
+    """Write `<path_stem>.<format>` for each format: PNG at 200 dpi, PDF with its text as text.
+
+    Each is written beside its place and renamed, so that a reader never sees half a figure, and
+    carries no date: the same figure gives the same bytes.
+
+    Returns:
+        the paths written.
+
+    Raises:
+        StoreError: if the file system refuses.
+    """
+    paths = []
+    for name in formats:
+        buffer = io.BytesIO()
+        with rc_context(STYLE):
+            figure.savefig(buffer, format=name, dpi=200, metadata={"CreationDate": None} if name == "pdf" else None)
+        path = path_stem.with_name(f"{path_stem.name}.{name}")
+        hidden = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            hidden.write_bytes(buffer.getvalue())
+            hidden.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                hidden.unlink()
+            raise StoreError(f"cannot write '{path}': {error.strerror}") from error
+        paths.append(path)
+    return paths

@@ -1,0 +1,423 @@
+"""Statistics: against brute force, SciPy, statsmodels and published numbers, and what must not change them."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import mannwhitneyu
+from statsmodels.stats.multitest import multipletests
+
+from evobench import stats
+from evobench.algorithms import ALGORITHMS
+from evobench.problems import PAPER_FUNCTIONS
+
+PAIRS = {
+    f"{family}_{candidate} vs {family}{reference}"
+    for family in ("ga", "de", "pso", "cmaes")
+    for candidate, reference in [
+        ("diff", ""),
+        ("released", ""),
+        ("guarded", ""),
+        ("diff", "_plain"),
+        ("guarded", "_plain"),
+    ]
+} | {"cmaes_diff vs cmaes_tpa", "cmaes_guarded vs cmaes_tpa"}
+
+values = st.floats(-1e12, 1e12) | st.sampled_from([0.0, 1.0, np.inf])
+samples = st.lists(values, min_size=1, max_size=12).map(np.array)
+
+
+def runs_of(algo: str, best_f: list[float], fn: str = "ackley", known: bool = True, **columns: object) -> pd.DataFrame:
+    """The runs of one cell, its gaps as the store has them for an optimum of 0 (or an unknown one)."""
+    best = np.array(best_f, dtype=float)
+    cell = {"fn": fn, "dim": 30, "protocol": "paper", "algo": algo, "settings_hash": f"{algo:0<12}"[:12]}
+    task = {"budget": 150_000, "shift": 0.0}
+    rows = {"seed": np.arange(len(best)), "best_f": best, "gap": best if known else np.nan}
+    return pd.DataFrame({**cell, **task, **rows, **columns})
+
+
+def history_of(runs: pd.DataFrame, points: dict[float, float]) -> pd.DataFrame:
+    """The same history, best_f by evals, for each of the runs."""
+    identity = runs[["algo", "fn", "dim", "seed", "settings_hash"]]
+    return pd.concat([identity.assign(evals=evals, best_f=best) for evals, best in points.items()])
+
+
+@pytest.fixture(scope="module")
+def everything() -> pd.DataFrame:
+    """Every algorithm on two functions, 10 runs each, of overlapping quality."""
+    rng = np.random.default_rng(0)
+    algos = [a + v for a in ("ga", "de", "pso", "cmaes") for v in ("", "_released", "_diff", "_plain", "_guarded")]
+    return pd.concat(
+        [
+            runs_of(algo, list(rng.normal(50 + 0.1 * i, 1, 10)), fn, known=fn == "ackley")
+            for i, (algo, fn) in enumerate(itertools.product([*algos, "cmaes_tpa"], ["ackley", "michalewicz"]))
+        ],
+        ignore_index=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def compared(everything: pd.DataFrame) -> pd.DataFrame:
+    return stats.compare(everything)
+
+
+# --- A12 ---------------------------------------------------------------------------------------
+
+
+def brute_force(first: np.ndarray, second: np.ndarray) -> float:
+    wins = sum(1.0 if a < b else 0.5 if a == b else 0.0 for a in first for b in second)
+    return wins / (len(first) * len(second))
+
+
+@given(samples, samples)
+def test_a12_is_the_share_of_pairs_won(first: np.ndarray, second: np.ndarray) -> None:
+    effect = stats.a12(first, second)
+    assert effect == pytest.approx(brute_force(first, second), abs=1e-12)
+    assert 0 <= effect <= 1
+    assert effect + stats.a12(second, first) == pytest.approx(1, abs=1e-12)
+
+
+@given(samples, samples)
+def test_a12_sees_only_the_order(first: np.ndarray, second: np.ndarray) -> None:
+    _, ranks = np.unique(np.concatenate([first, second]), return_inverse=True)
+    transformed = np.exp(0.1 * ranks)
+    assert stats.a12(transformed[: len(first)], transformed[len(first) :]) == stats.a12(first, second)
+
+
+def test_a12_of_published_samples() -> None:
+    # The textbook's race of six tortoises and six hares, in the order of their arrival: U is 11 for
+    # the tortoises and 25 for the hares, of 36 pairs.
+    order = "THHHHHTTTTTH"
+    tortoises, hares = (np.array([i for i, animal in enumerate(order) if animal == name]) for name in "TH")
+    assert stats.a12(tortoises, hares) == pytest.approx(11 / 36)
+    assert stats.a12(hares, tortoises) == pytest.approx(25 / 36)
+    # Identical samples are stochastically equal (Vargha and Delaney 2000).
+    assert stats.a12(hares, hares) == 0.5
+
+
+@given(samples, samples)
+def test_a12_is_mann_whitneys_u(first: np.ndarray, second: np.ndarray) -> None:
+    u = mannwhitneyu(second, first).statistic  # pairs in which the second is greater
+    assert stats.a12(first, second) * len(first) * len(second) == pytest.approx(u, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("effect", "label"),
+    [(0.5, "negligible"), (0.55, "negligible"), (0.56, "small"), (0.63, "small"), (0.64, "medium"), (0.71, "large")],
+)
+def test_magnitudes_are_vargha_and_delaneys(effect: float, label: str) -> None:
+    assert stats.magnitude(effect) == label
+    assert stats.magnitude(1 - effect) == label
+
+
+# --- its interval ------------------------------------------------------------------------------
+
+
+@settings(max_examples=25)
+@given(samples, samples, st.randoms(use_true_random=False))
+def test_interval_holds_the_point_and_ignores_the_order_of_runs(first: np.ndarray, second: np.ndarray, random) -> None:  # type: ignore[no-untyped-def]
+    low, high = stats.a12_interval(first, second)
+    assert 0 <= low <= high <= 1
+    if len(first) >= 5 and len(second) >= 5:
+        assert low - 1e-12 <= stats.a12(first, second) <= high + 1e-12
+    shuffled = np.array(random.sample(list(first), len(first)))
+    assert stats.a12_interval(shuffled, second) == (low, high)
+
+
+def test_interval_agrees_with_a_plain_bootstrap() -> None:
+    rng = np.random.default_rng(1)
+    first, second = rng.normal(0, 1, 30), rng.normal(0.5, 1, 25)
+    plain = [stats.a12(rng.choice(first, 30), rng.choice(second, 25)) for _ in range(4000)]
+    assert stats.a12_interval(first, second) == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.012)
+
+
+def test_interval_covers_the_truth_in_about_95_percent() -> None:
+    rng = np.random.default_rng(2)
+    truth = 0.6381631950841185  # P(X < Y) for X ~ N(0, 1), Y ~ N(0.5, 1): Phi(0.5 / sqrt 2)
+    intervals = [stats.a12_interval(rng.normal(0, 1, 30), rng.normal(0.5, 1, 30)) for _ in range(200)]
+    assert 0.90 <= np.mean([low <= truth <= high for low, high in intervals]) <= 0.99
+
+
+# --- Holm's correction -------------------------------------------------------------------------
+
+
+@settings(max_examples=10)  # statsmodels is slow
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20).map(np.array))
+def test_holm_is_statsmodels(p: np.ndarray) -> None:
+    np.testing.assert_allclose(stats.holm(p), multipletests(p, method="holm")[1], rtol=1e-12)
+
+
+def test_holm_of_a_worked_example() -> None:
+    # Four tests: 0.005·4, 0.01·3, 0.03·2, then 0.04·1 raised to its predecessor's 0.06.
+    np.testing.assert_allclose(stats.holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
+
+
+# --- summaries ---------------------------------------------------------------------------------
+
+
+def test_summary_of_a_cell() -> None:
+    best = [0.05, 3.0, 1e-9, 200.0, 5e-5]
+    row = stats.summarise(runs_of("ga", best)).iloc[0]
+    assert (row["algo"], row["label"], row["n"]) == ("ga", "ga", 5)
+    assert row["median"] == 0.05
+    assert (row["q1"], row["q3"]) == (5e-5, 3.0)
+    assert (row["best"], row["worst"]) == (1e-9, 200.0)
+    assert row["mean"] == pytest.approx(np.mean(best))
+    assert row["std"] == pytest.approx(np.std(best, ddof=1))
+    assert list(row.filter(like="success_")) == [0.8, 0.6, 0.4, 0.2]
+
+
+def test_success_is_null_without_a_known_optimum() -> None:
+    row = stats.summarise(runs_of("ga", [-29.0, -28.0], "michalewicz", known=False)).iloc[0]
+    assert row.filter(like="success_").isna().all()
+    assert row["median"] == -28.5
+
+
+def test_a_run_that_is_not_finite_is_the_worst() -> None:
+    lost = runs_of("ga", [1.0, 2.0, np.nan, -np.inf, np.inf])
+    row = stats.summarise(lost).iloc[0]
+    assert row["best"] == 1.0
+    assert row["q1"] == 2.0
+    assert row["median"] == row["q3"] == row["worst"] == row["mean"] == np.inf
+    assert np.isnan(row["std"])
+    assert row["success_1e2"] == pytest.approx(2 / 5)
+    (comparison,) = stats.compare(pd.concat([lost, runs_of("ga_diff", [9.0] * 5)])).itertuples()
+    assert comparison.a12 == pytest.approx(3 / 5)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_quantiles_beside_infinity(size: int) -> None:
+    sample = np.array([1.0] * 3 + [np.inf] * size)
+    assert stats.quantile(sample, 0.5) == 1.0
+    assert stats.quantile(sample, 0.6) == (np.inf if size == 2 else 1.0)
+
+
+def test_a_single_run_is_summarised() -> None:
+    row = stats.summarise(runs_of("ga", [2.0])).iloc[0]
+    assert row["q1"] == row["median"] == row["q3"] == row["mean"] == 2.0
+    assert np.isnan(row["std"])
+
+
+def test_cells_come_in_the_papers_order(everything: pd.DataFrame) -> None:
+    others = pd.concat([runs_of("zzz", [1.0], "sphere"), runs_of("ga", [1.0], "ackley", dim=5)])
+    table = stats.summarise(pd.concat([others, everything.sample(frac=1, random_state=0)]))
+    problems = list(dict.fromkeys(zip(table["fn"], table["dim"], strict=True)))
+    assert problems == [("ackley", 5), ("ackley", 30), ("michalewicz", 30), ("sphere", 30)]
+    algos = list(table[(table["fn"] == "ackley") & (table["dim"] == 30)]["algo"])
+    variants = ["", "_released", "_diff", "_plain", "_guarded"]
+    assert algos == [f + v for f in ("ga", "de", "pso", "cmaes") for v in variants] + ["cmaes_tpa"]
+
+
+def test_orders_agree_with_the_registries() -> None:
+    assert stats.FUNCTIONS == PAPER_FUNCTIONS
+    for name, algorithm in ALGORITHMS.items():
+        family, variant = stats.lineage(name)
+        assert family == algorithm.family
+        assert family in stats.FAMILIES
+        assert variant == algorithm.variant or name == "cmaes_tpa"
+        assert variant in stats.VARIANTS
+
+
+def test_settings_are_cells_of_their_own_and_named_only_where_they_must_be() -> None:
+    table = stats.summarise(
+        pd.concat(
+            [
+                runs_of("ga", [1.0], settings_hash="aaaaaabbbbbb"),
+                runs_of("ga", [2.0], settings_hash="ccccccdddddd"),
+                runs_of("ga_diff", [3.0]),
+                runs_of("ga", [4.0], fn="griewank", settings_hash="eeeeeeffffff"),
+                runs_of("ga_diff", [5.0], protocol="fair"),
+            ]
+        )
+    )
+    assert list(table["label"]) == ["ga_diff", "ga@aaaaaa", "ga@cccccc", "ga_diff", "ga"]
+    assert list(table["median"]) == [5.0, 1.0, 2.0, 3.0, 4.0]
+
+
+# --- comparisons -------------------------------------------------------------------------------
+
+
+def test_the_declared_pairs_and_no_others(compared: pd.DataFrame) -> None:
+    for _, rows in compared.groupby("fn"):
+        assert len(rows) == len(PAIRS)
+        assert set(rows["first"] + " vs " + rows["second"]) == PAIRS
+
+
+def test_p_values_are_scipys_and_their_correction_statsmodels(everything: pd.DataFrame, compared: pd.DataFrame) -> None:
+    assert compared["pair"].nunique() == 7
+    best_f = {key: rows.to_numpy() for key, rows in everything.groupby(["fn", "algo"])["best_f"]}
+    for _, family in compared.groupby("pair"):
+        p = []
+        for row in family.itertuples():
+            p.append(
+                mannwhitneyu(best_f[row.fn, row.first], best_f[row.fn, row.second], alternative="two-sided").pvalue
+            )
+        assert len(family) == (2 if "tpa" in family["pair"].iloc[0] else 8)
+        np.testing.assert_allclose(family["p"], p)
+        np.testing.assert_allclose(family["p_holm"], multipletests(p, method="holm")[1])
+    assert (compared["p_holm"] > compared["p"]).any(), "nothing was corrected"
+
+
+@pytest.mark.parametrize(
+    ("shift", "verdict", "effect"), [(-5, "better", 1.0), (5, "worse", 0.0), (0.15, "no difference", 45 / 121)]
+)
+def test_verdicts(shift: float, verdict: str, effect: float) -> None:
+    best = np.linspace(100, 101, 11)
+    (row,) = stats.compare(pd.concat([runs_of("ga", list(best)), runs_of("ga_diff", list(best + shift))])).itertuples()
+    assert row.verdict == verdict
+    assert row.a12 == pytest.approx(effect, abs=1e-12)
+    assert row.a12_low <= row.a12 <= row.a12_high
+    assert (row.median_first, row.median_second) == (np.median(best + shift), np.median(best))
+
+
+def test_a_verdict_needs_holms_correction() -> None:
+    """One raw p below 0.05 among many comparisons is no difference."""
+    rng = np.random.default_rng(0)
+    best = rng.normal(100, 1, 12)
+    near = stats.compare(pd.concat([runs_of("ga", list(best)), runs_of("ga_diff", list(best - 0.8))]))
+    assert 0.0125 < near["p"][0] < 0.05
+    assert near["verdict"][0] == "better"
+    many = [runs_of(a, list(best), fn) for fn in ("griewank", "rosenbrock", "sphere") for a in ("ga", "ga_diff")]
+    among = stats.compare(pd.concat([runs_of("ga", list(best)), runs_of("ga_diff", list(best - 0.8)), *many]))
+    assert among["p"][0] == near["p"][0]
+    assert among["p_holm"][0] == pytest.approx(4 * near["p"][0])
+    assert among["verdict"][0] == "no difference"
+
+
+def test_solved_runs_tie() -> None:
+    """Gaps of 1e-9 and 1e-15 are one quality: solved. Gaps above 1e-8 are not."""
+    first, second = runs_of("cmaes", [1e-9] * 10), runs_of("cmaes_diff", [1e-15] * 10)
+    (row,) = stats.compare(pd.concat([first, second])).itertuples()
+    assert (row.a12, row.a12_low, row.a12_high, row.p, row.verdict) == (0.5, 0.5, 0.5, 1.0, "no difference")
+    (row,) = stats.compare(pd.concat([first.assign(best_f=1e-7, gap=1e-7), second])).itertuples()
+    assert (row.a12, row.verdict) == (1.0, "better")
+
+
+def test_without_a_known_optimum_small_differences_count() -> None:
+    first = runs_of("cmaes", [-1e-9] * 10, "michalewicz", known=False)
+    second = runs_of("cmaes_diff", [-2e-9] * 10, "michalewicz", known=False)
+    (row,) = stats.compare(pd.concat([first, second])).itertuples()
+    assert (row.a12, row.verdict) == (1.0, "better")
+
+
+def test_the_floor_is_on_the_gap_not_on_the_value() -> None:
+    """With f_opt = -100, values below 1e-8 are nowhere near solved."""
+    first, second = runs_of("ga", [-50.0] * 10), runs_of("ga_diff", [-60.0] * 10)
+    both = pd.concat([first, second])
+    (row,) = stats.compare(both.assign(gap=both["best_f"] + 100)).itertuples()
+    assert (row.a12, row.verdict) == (1.0, "better")
+
+
+def test_equal_samples_and_single_runs_have_no_difference() -> None:
+    equal = stats.compare(pd.concat([runs_of("ga", [3.0] * 30), runs_of("ga_diff", [3.0] * 30)]))
+    single = stats.compare(pd.concat([runs_of("ga", [3.0]), runs_of("ga_diff", [1.0])]))
+    assert list(equal["p"]) == list(single["p"]) == [1.0]
+    assert list(equal["verdict"]) == list(single["verdict"]) == ["no difference"]
+    assert (equal["a12"][0], single["a12"][0]) == (0.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"dim": 50}, {"protocol": "fair"}, {"budget": 1000}, {"shift": 60.0}, {"fn": "griewank"}],
+    ids=lambda other: next(iter(other)),
+)
+def test_only_runs_of_the_same_task_are_compared(other: dict[str, object]) -> None:
+    mine = runs_of("ga_diff", [1.0, 2.0])
+    assert len(stats.compare(pd.concat([mine, runs_of("ga", [1.0, 2.0])]))) == 1
+    assert stats.compare(pd.concat([mine, runs_of("ga", [1.0, 2.0]).assign(**other)])).empty
+
+
+def test_every_setting_meets_every_partner() -> None:
+    table = stats.compare(
+        pd.concat(
+            [
+                runs_of("ga", [1.0, 2.0]),
+                runs_of("ga_diff", [0.5, 0.7], settings_hash="aaaaaabbbbbb"),
+                runs_of("ga_diff", [5.0, 7.0], settings_hash="ccccccdddddd"),
+            ]
+        )
+    )
+    assert list(table["first"]) == ["ga_diff@aaaaaa", "ga_diff@cccccc"]
+    assert list(table["second"]) == ["ga", "ga"]
+    assert list(table["a12"]) == [1.0, 0.0]
+
+
+def test_the_order_of_rows_changes_nothing(everything: pd.DataFrame) -> None:
+    runs = everything[everything["algo"].str.startswith("cmaes") & (everything["fn"] == "ackley")]
+    shuffled = runs.sample(frac=1, random_state=1)
+    pd.testing.assert_frame_equal(stats.summarise(shuffled), stats.summarise(runs), check_exact=True)
+    pd.testing.assert_frame_equal(stats.compare(shuffled), stats.compare(runs), check_exact=True)
+
+
+def test_tables_without_rows_keep_their_columns(everything: pd.DataFrame, compared: pd.DataFrame) -> None:
+    none = everything.iloc[:0]
+    assert stats.summarise(none).empty
+    assert list(stats.summarise(none)) == list(stats.summarise(everything))
+    assert stats.compare(none).empty
+    assert list(stats.compare(none)) == list(compared)
+
+
+# --- trajectories and ECDFs --------------------------------------------------------------------
+
+
+def test_trajectories_carry_the_last_value_forward() -> None:
+    history = pd.DataFrame(
+        {"seed": [7, 7, 3, 3, 3], "evals": [200.0, 100.0, 100.0, 300.0, 400.0], "best_f": [5.0, 9.0, 8.0, 2.0, 1.0]}
+    )
+    curves = stats.trajectories(history, np.array([50.0, 100.0, 199.0, 200.0, 300.0, 1000.0]))
+    nan = np.nan
+    np.testing.assert_array_equal(curves, [[nan, 8, 8, 8, 2, 1], [nan, 9, 9, 5, 5, 5]])
+
+
+def test_grid_spans_the_evaluations() -> None:
+    grid = stats.evaluation_grid(np.array([250_000.0, 100.0, 4000.0]))
+    assert (grid[0], grid[-1]) == (100.0, 250_000.0)
+    assert (np.diff(grid) > 0).all()
+    assert 100 < len(grid) <= stats.GRID_POINTS
+
+
+def test_ecdf_counts_the_targets_reached() -> None:
+    runs = pd.concat([runs_of("ga", [1e-3, 1e-3]), runs_of("ga_diff", [1e-9, 1e-9])])
+    history = pd.concat(
+        [
+            history_of(runs[runs["algo"] == "ga"], {300: 1e4, 3000: 1.0, 30_000: 1e-3}),
+            history_of(runs[runs["algo"] == "ga_diff"], {300: 99.0, 3000: 1e-9}),
+        ]
+    )
+    table = stats.ecdf(history, runs)
+    curves = {label: curve.set_index("evals_per_dim")["share"] for label, curve in table.groupby("label")}
+    assert (curves["ga"].index == curves["ga_diff"].index).all()
+    assert (curves["ga"].index[0], curves["ga"].index[-1]) == (10.0, 1000.0)
+    # 51 targets, five a decade from 1e2: 1 is the 11th, 1e-3 the 26th.
+    assert set(curves["ga"].round(6)) == {0.0, round(11 / 51, 6), round(26 / 51, 6)}
+    assert set(curves["ga_diff"].round(6)) == {round(1 / 51, 6), 1.0}
+    assert (curves["ga"].diff().dropna() >= 0).all()
+    assert curves["ga_diff"][curves["ga_diff"].index < 100].max() < 0.5
+
+
+def test_ecdf_averages_over_runs_and_knows_the_optimum() -> None:
+    runs = runs_of("ga", [-100.0, -90.0]).assign(gap=[0.0, 10.0])
+    history = pd.concat([history_of(runs[:1], {30: 1.0, 300: -100.0}), history_of(runs[1:], {30: -90.0, 60: -90.0})])
+    shares = stats.ecdf(history, runs)["share"]
+    assert shares.iloc[0] == pytest.approx((0 + 6) / 102)  # gaps of 101 and 10: none and six of 51 targets
+    assert shares.iloc[-1] == pytest.approx((51 + 6) / 102)
+
+
+def test_ecdf_leaves_out_unknown_optima() -> None:
+    known, unknown = runs_of("ga", [1.0]), runs_of("ga", [-20.0], "michalewicz", known=False)
+    both = pd.concat([known, unknown])
+    history = history_of(both, {100: 5.0, 1000: 1.0})
+    assert set(stats.ecdf(history, both)["fn"]) == {"ackley"}
+    assert stats.ecdf(history, unknown).empty
+
+
+def test_histories_without_runs_are_left_out() -> None:
+    runs = runs_of("ga", [1.0, 2.0])
+    history = history_of(runs, {100: 5.0})
+    ((_, rows),) = stats.split_history(history, runs[:1]).items()
+    assert set(rows["seed"]) == {0}
