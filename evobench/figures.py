@@ -23,9 +23,10 @@ from jaxtyping import Float
 from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.cbook import boxplot_stats
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 from numpy import ndarray
 
@@ -168,19 +169,7 @@ def _draw_boxes(
     for cell, sample in finite.items():
         if sample.size:
             colour = VARIANT_COLOURS.get(stats.lineage(cell.algo)[1], OTHER)
-            ax.boxplot(
-                [np.maximum(sample, FLOOR) if logarithmic else sample],
-                positions=[places[seats[cell]]],
-                widths=0.66,
-                manage_ticks=False,
-                patch_artist=True,
-                # The edge is wide, so that a box without height still shows its colour.
-                boxprops={"facecolor": colour, "edgecolor": colour, "linewidth": 1.6, "joinstyle": "miter"},
-                medianprops={"color": "black", "linewidth": 0.8, "solid_capstyle": "butt"},
-                whiskerprops={"linewidth": 0.6, "zorder": 1.9},
-                capprops={"linewidth": 0.6, "zorder": 1.9},
-                flierprops={"marker": ".", "markersize": 2.5, "markeredgewidth": 0, "markerfacecolor": "0.25"},
-            )
+            _draw_box(ax, places[seats[cell]], np.maximum(sample, FLOOR) if logarithmic else sample, colour)
     _count_lost(ax, sum(sample.size for sample in values.values()) - drawn.size)
     names = {places[seats[cell]]: label.partition("@")[2] for cell, label in _labels(cells).items() if "@" in label}
     if names:
@@ -188,6 +177,21 @@ def _draw_boxes(
         ax.set_xticks(list(names), list(names.values()), minor=True, rotation=90, fontsize=5.5)
         ax.tick_params(axis="x", which="minor", length=0, pad=1)
         ax.tick_params(axis="x", which="major", pad=24)
+
+
+def _draw_box(ax: Axes, x: float, sample: Float[ndarray, " runs"], colour: str) -> None:
+    """One box. `Axes.boxplot` would do, but for starting matplotlib's backend in passing."""
+    (box,) = boxplot_stats(sample)
+    low, q1, median, q3, high = (box[name] for name in ("whislo", "q1", "med", "q3", "whishi"))
+    ax.vlines([x, x], [low, q3], [q1, high], colors="black", linewidth=0.6, zorder=1.8)
+    ax.hlines([low, high], x - 0.17, x + 0.17, colors="black", linewidth=0.6, zorder=1.8)
+    # The edge is wide, so that a box without height still shows its colour.
+    ax.add_patch(
+        Rectangle((x - 0.33, q1), 0.66, q3 - q1, facecolor=colour, edgecolor=colour, linewidth=1.6, zorder=1.9)
+    )
+    ax.hlines(median, x - 0.33, x + 0.33, colors="black", linewidth=0.8, zorder=2)
+    outliers = box["fliers"]
+    ax.plot(np.full(len(outliers), x), outliers, ".", color="0.25", markersize=2.5, markeredgewidth=0)
 
 
 def _labels(cells: dict[Cell, pd.DataFrame]) -> dict[Cell, str]:

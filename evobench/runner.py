@@ -313,7 +313,8 @@ def _run_in_pool(tasks: Sequence[Task], context: Context, jobs: int, listener: L
     """`jobs` processes with one thread each. Leaving early, by Ctrl-C too, ends them at once."""
     spawn = multiprocessing.get_context("spawn")
     messages: Any = spawn.Queue()
-    with _environment(WORKER_ENVIRONMENT):
+    others = set(multiprocessing.active_children())  # whoever uses us as a library may have its own
+    with _environment(WORKER_ENVIRONMENT), _held_interrupts() as raise_interrupt:
         pool = ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_start_worker, initargs=(messages,))
         try:
             with _without_interrupts():
@@ -323,6 +324,7 @@ def _run_in_pool(tasks: Sequence[Task], context: Context, jobs: int, listener: L
             pending = set(futures)
             while pending:
                 done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+                raise_interrupt()
                 _relay(messages, tasks, listener)
                 for future in done:
                     try:
@@ -333,7 +335,7 @@ def _run_in_pool(tasks: Sequence[Task], context: Context, jobs: int, listener: L
                         outcome = _reason(error)
                     yield tasks[futures[future]], outcome
         finally:
-            for process in multiprocessing.active_children():
+            for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -382,6 +384,26 @@ def _relay(messages: Any, tasks: Sequence[Task], listener: Listener | None) -> N
             return
         if listener is not None:
             listener.progressed(tasks[index], share, best)
+
+
+@contextmanager
+def _held_interrupts() -> Iterator[Callable[[], None]]:
+    """Ctrl-C waits until what this yields is called: amid `wait` it would leave locks taken, and the pool hang."""
+    pressed = threading.Event()
+    main = threading.current_thread() is threading.main_thread()
+    ours = main and signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not where it is ignored
+    if ours:
+        signal.signal(signal.SIGINT, lambda *_: pressed.set())
+
+    def raise_interrupt() -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+
+    try:
+        yield raise_interrupt
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

@@ -104,17 +104,12 @@ def _rank(name: str, known: tuple[str, ...]) -> int:
 
 def split(runs: pd.DataFrame) -> dict[Cell, pd.DataFrame]:
     """The runs of each cell, sorted by seed; cells by function, dimension, protocol, algorithm."""
+
+    def order(cell: Cell) -> tuple[object, ...]:
+        return function_order(cell.fn), cell.dim, cell.protocol, algorithm_order(cell.algo), cell.settings_hash
+
     parts = {Cell._make(key): rows.sort_values("seed") for key, rows in runs.groupby(list(Cell._fields))}
-    return {
-        cell: parts[cell]
-        for cell in sorted(
-            parts,
-            key=lambda cell: (
-                *(function_order(cell.fn), cell.dim, cell.protocol),
-                *(algorithm_order(cell.algo), cell.settings_hash),
-            ),
-        )
-    }
+    return {cell: parts[cell] for cell in sorted(parts, key=order)}
 
 
 def labels(runs: pd.DataFrame) -> dict[Cell, str]:

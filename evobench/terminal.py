@@ -311,7 +311,7 @@ def _settings_table(title: str, keys: list[str], names: list[str]) -> Table:
             owners.setdefault(getattr(ALGORITHMS[name].settings, key), []).append(name)
         usual, *others = owners
         differing = "".join(f"; {_shown(value)} in {', '.join(owners[value])}" for value in others)
-        choices = f"; {', '.join(get_args(field.annotation))}" if get_origin(field.annotation) is Literal else ""
+        choices = f"; one of {', '.join(get_args(field.annotation))}" if get_origin(field.annotation) is Literal else ""
         table.add_row(key, _shown(usual), f"{field.description}{choices}{differing}")
     return table
 

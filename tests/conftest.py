@@ -9,8 +9,13 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from jaxtyping import install_import_hook
 
 torch.set_num_threads(1)  # tensors of a test are too small to share between threads
+
+# Shapes and types in annotations are checked wherever the tests go; workers of a pool run without.
+CHECKED = ["problems", "record", *(f"evograd.{name}" for name in ("relaxations", "outer", "space", "pso", "ga", "de", "cmaes"))]
+install_import_hook([f"evobench.{name}" for name in CHECKED], "beartype.beartype")
 
 settings.register_profile(
     "evobench",

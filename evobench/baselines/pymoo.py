@@ -100,21 +100,52 @@ class _Recorder(PymooProblem):
         out["F"] = values[:, None]
 
 
+class _Strategy:
+    """cma's generator as pymoo drives it, and what it raised.
+
+    pymoo takes any exception for the end of the run: without this, Ctrl-C would store half a run.
+    """
+
+    def __init__(self, generator: Any) -> None:
+        self.generator = generator
+        self.es: Any = generator.gi_frame.f_locals["es"]
+        self.error: BaseException | None = None
+
+    @property
+    def gi_frame(self) -> Any:
+        return self.generator.gi_frame
+
+    def send(self, values: Any) -> Any:
+        try:
+            return self.generator.send(values)
+        except StopIteration:
+            raise
+        except BaseException as error:
+            self.error = error
+            raise
+
+    def stop_reason(self) -> str:
+        """cma's own words for why it stopped, or else what it raised; empty if neither."""
+        if self.error is not None and not isinstance(self.error, Exception):
+            raise self.error
+        # The words first: pymoo's own code raises a TypeError after them, as cma's results are no tuples any more.
+        return "+".join(sorted(self.es.stop(check=False))) or (type(self.error).__name__ if self.error else "")
+
+
 class _History(Callback):
-    """Best so far after every generation, and cma's strategy object for its stop reason."""
+    """Best so far after every generation, and cma's strategy for its stop reason."""
 
     def __init__(self, recorder: _Recorder, progress: Callable[[int, float], None]) -> None:
         super().__init__()
         self.recorder, self.progress = recorder, progress
         self.evals: list[int] = []
         self.best: list[float] = []
-        self.strategy: Any = None
+        self.strategy: _Strategy | None = None
 
     def notify(self, algorithm: Algorithm) -> None:
         self.note()
-        frame = getattr(getattr(algorithm, "es", None), "gi_frame", None)
-        if self.strategy is None and frame is not None:
-            self.strategy = frame.f_locals.get("es")
+        if self.strategy is None and isinstance(algorithm, CMAES):
+            self.strategy = algorithm.es = _Strategy(algorithm.es)
 
     def note(self) -> None:
         """Record the present; called once more at the end, where pymoo makes no callback."""
@@ -149,6 +180,7 @@ def run(
     started = time.perf_counter()
     minimize(recorder, algorithm, ("n_eval", budget), seed=_pymoo_seed(name, seed), callback=history)
     history.note()
+    stopped = (history.strategy.stop_reason() if history.strategy else "") or "no_offspring"
     kept = history_points(len(history.evals))
     return RunRecord(
         seed=seed,
@@ -156,7 +188,7 @@ def run(
         best_x=recorder.best_x,
         f_evals=recorder.f_evals,
         g_evals=0,
-        stop_reason="budget" if recorder.f_evals >= budget else _stop_reason(history.strategy),
+        stop_reason="budget" if recorder.f_evals >= budget else stopped,
         wall_s=time.perf_counter() - started,
         batch_size=1,
         evals=np.array(history.evals)[kept],
@@ -167,12 +199,6 @@ def run(
 def _pymoo_seed(name: str, seed: int) -> int:
     """The seed handed to pymoo. `cma` takes 0 to mean the clock, so CMA-ES counts from 1."""
     return seed + 1 if name.startswith("cmaes") else seed
-
-
-def _stop_reason(strategy: Any) -> str:
-    """Why a run ended with budget left: cma's own words, or pymoo found nothing new to try."""
-    reasons = sorted(strategy.stop(check=False)) if strategy is not None else []
-    return "+".join(reasons) or "no_offspring"
 
 
 def _build(name: str, problem: Problem, settings: Any, *, seed: int, pop_size: int, init: str) -> Algorithm:

@@ -1,0 +1,400 @@
+"""Experiments end to end, tiny: planned, interrupted, resumed, in one process and in several."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import evobench
+from evobench.experiment import Experiment, make_experiment
+from evobench.problems import draw_shift, make_problem
+from evobench.runner import Plan, Summary, Task, execute, plan, provenance, run_experiment
+from evobench.store import HISTORY, RUNS, Store, load_results
+
+CONTENT = {
+    "name": "tiny",
+    "algo": "ga,cmaes,pso_diff,cmaes_plain",
+    "fn": "ackley,michalewicz",
+    "dim": 3,
+    "seeds": "0-2",
+    "budget": 47,
+    "pop": 8,
+    "device": "cpu",
+}
+TASKS = 2 * (2 * 3 + 2)  # functions × (pymoo's seeds one by one, tensor programs in one batch)
+RUNS_IN_ALL = 2 * 4 * 3
+
+CLOCK = ["wall_s", "started_at"]
+
+
+def tiny(**changes) -> Experiment:
+    return make_experiment({**CONTENT, **changes})
+
+
+class Witness:
+    """A listener that writes down what it is told, and can stop the experiment as Ctrl-C does."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.stop_after = stop_after
+        self.plan: Plan | None = None
+        self.done: list[tuple[str, str, tuple[int, ...]]] = []
+        self.failures: list[tuple[str, str]] = []
+        self.progress: dict[str, list[tuple[float, float]]] = {}
+
+    def started(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def progressed(self, task: Task, share: float, best: float) -> None:
+        self.progress.setdefault(f"{task.cell} {task.seeds}", []).append((share, best))
+
+    def finished(self, task: Task, runs: pd.DataFrame) -> None:
+        assert sorted(runs["seed"]) == list(task.seeds)
+        self.done.append((task.cell.algo, task.cell.fn, task.seeds))
+        if len(self.done) == self.stop_after:
+            raise KeyboardInterrupt
+
+    def failed(self, task: Task, reason: str) -> None:
+        self.failures.append((task.cell.algo, reason))
+
+
+def assert_same_results(one: Path, other: Path) -> None:
+    """Row by row, every column but the clock's."""
+    for kind in ("runs", "history"):
+        left, right = (load_results(path, kind).drop(columns=CLOCK, errors="ignore") for path in (one, other))
+        if kind == "runs":
+            boxes = [np.stack(frame.pop("best_x")) for frame in (left, right)]
+            np.testing.assert_array_equal(*boxes)
+        pd.testing.assert_frame_equal(left, right, check_exact=True)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary, Witness]:
+    """The experiment run once, uninterrupted, in this process."""
+    directory = tmp_path_factory.mktemp("whole")
+    witness = Witness()
+    summary = run_experiment(tiny(), directory, jobs=1, listener=witness)
+    return directory, summary, witness
+
+
+# Planning
+
+
+def test_a_plan_counts_what_is_stored_and_what_is_left(tmp_path):
+    store = Store(tmp_path)
+    empty = plan(tiny(), store)
+    assert (len(empty.cells), empty.stored, len(empty.tasks)) == (8, 0, TASKS)
+    assert sum(len(task.seeds) for task in empty.tasks) == RUNS_IN_ALL
+    assert not list(tmp_path.iterdir()), "planning writes nothing"
+
+    run_experiment(tiny(algo="ga,pso_diff", fn="ackley", seeds="1,5"), tmp_path, jobs=1)
+    later = plan(tiny(), store)
+    assert later.stored == 2
+    assert sum(len(task.seeds) for task in later.tasks) == RUNS_IN_ALL - 2
+    left = {(task.cell.algo, task.seeds) for task in later.tasks if task.cell.fn == "ackley"}
+    assert {seeds for algo, seeds in left if algo == "ga"} == {(0,), (2,)}
+    assert {seeds for algo, seeds in left if algo == "pso_diff"} == {(0, 2)}, "one batch of what is missing"
+    assert {seeds for algo, seeds in left if algo == "cmaes_plain"} == {(0, 1, 2)}
+    assert plan(tiny(), store, fresh=True).stored == 0
+    assert len(plan(tiny(), store, fresh=True).tasks) == TASKS
+    other_settings = plan(tiny(settings={"ga": {"eta_c": 6}}), store)
+    assert other_settings.stored == 1, "a changed setting is another cell"
+
+
+def test_nothing_to_do(whole):
+    directory, _, _ = whole
+    files = sorted(path.stat().st_mtime_ns for path in directory.rglob("*"))
+    witness = Witness()
+    summary = run_experiment(tiny(), directory, jobs=2, listener=witness)
+    assert (summary.computed, summary.stored, summary.failures) == (0, RUNS_IN_ALL, [])
+    assert witness.done == []
+    assert sorted(path.stat().st_mtime_ns for path in directory.rglob("*")) == files
+
+
+@pytest.mark.parametrize(
+    "changes", [{"budget": 7}, {"fn": "no_such_module:f"}, {"shift": 101}, {"algo": "de", "pop": 3}]
+)
+def test_what_cannot_run_is_refused_before_anything_is_written(tmp_path, refused, changes):
+    with refused():
+        run_experiment(tiny(**changes), tmp_path / "results", jobs=1)
+    assert not (tmp_path / "results").exists()
+
+
+def test_foreign_results_are_refused_before_anything_is_computed(tmp_path, refused):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "sales.parquet").write_bytes(b"not ours")
+    with refused("sales.parquet"):
+        run_experiment(tiny(), tmp_path, jobs=1)
+    assert len(list(tmp_path.rglob("*"))) == 2
+
+
+# Results
+
+
+def test_every_run_is_there_once(whole):
+    directory, summary, witness = whole
+    assert (summary.computed, summary.stored, summary.failures) == (RUNS_IN_ALL, 0, [])
+    runs = load_results(directory)
+    assert list(runs.columns) == RUNS.names
+    assert len(runs) == RUNS_IN_ALL
+    expected = {
+        (algo, fn, 3, seed)
+        for algo in ("ga", "cmaes", "pso_diff", "cmaes_plain")
+        for fn in ("ackley", "michalewicz")
+        for seed in range(3)
+    }
+    assert set(runs[["algo", "fn", "dim", "seed"]].itertuples(index=False, name=None)) == expected
+    assert len(witness.done) == len(witness.plan.tasks) == TASKS
+    assert len(list((directory / "runs").iterdir())) == len(list((directory / "history").iterdir())) == 8, "merged"
+
+
+def test_the_stored_best_is_the_functions_value_there(whole):
+    for row in load_results(whole[0]).itertuples():
+        problem = make_problem(row.fn, row.dim)
+        assert problem(row.best_x) == pytest.approx(row.best_f, rel=1e-12, abs=1e-12)
+        assert (np.abs(row.best_x) <= 100).all()
+        if row.fn == "ackley":
+            assert row.gap == row.best_f
+        else:
+            assert math.isnan(row.gap)
+
+
+def test_the_budget_is_respected(whole):
+    directory, _, _ = whole
+    runs, history = load_results(directory), load_results(directory, "history")
+    assert (runs["f_evals"] <= 47).all()
+    assert (runs.loc[runs["backend"] == "pymoo", "f_evals"] == 47).all()
+    assert (runs.loc[runs["backend"] == "evograd", "f_evals"] >= 40).all()
+    assert (runs["g_evals"] > 0).equals(runs["algo"] == "pso_diff")
+    assert (history["evals"] <= 47).all()
+    last = history.groupby(["algo", "fn", "seed"]).last()["best_f"]
+    assert last.tolist() == runs.sort_values(["algo", "fn", "seed"])["best_f"].tolist()
+    assert list(history.columns[: len(HISTORY)]) == HISTORY.names
+    assert {"omega", "c1", "c2"} & set(history.columns) or len(history.columns) > len(HISTORY)
+
+
+def test_where_a_row_comes_from(whole):
+    runs = load_results(whole[0])
+    assert set(runs["experiment"]) == {"tiny"}
+    origin = provenance()
+    assert set(origin) | {"started_at"} == set(RUNS.names[RUNS.names.index("evobench_version") :])
+    for column, value in origin.items():
+        assert set(runs[column]) == {value}
+    for package in ("torch", "pymoo", "cma", "numpy"):
+        assert origin[f"{package}_version"] == version(package)
+    assert origin["evobench_version"] == evobench.__version__
+    assert origin["python_version"] == ".".join(map(str, sys.version_info[:3]))
+    assert origin["cpu"]
+    assert origin["platform"]
+    for column in set(RUNS.names) - {"gap", "git_commit"}:
+        assert runs[column].notna().all(), column
+        assert (runs[column].astype(str) != "").all(), column
+    started = pd.to_datetime(runs["started_at"])
+    assert str(started.dt.tz) == "UTC"
+    assert (runs["wall_s"] > 0).all()
+    assert runs.groupby("backend")["batch_size"].unique().map(list).to_dict() == {"evograd": [3], "pymoo": [1]}
+
+
+def test_a_row_says_what_was_run(whole):
+    runs = load_results(whole[0])
+    cells = {cell.key: cell for cell in tiny().cells()}
+    for row in runs.itertuples():
+        cell = cells[row.algo, row.fn, row.dim, row.settings_hash]
+        for field in type(cell).model_fields:
+            if field != "settings":
+                assert getattr(row, field) == getattr(cell, field), field
+        assert json.loads(row.settings) == json.loads(json.dumps(cell.settings))
+    assert {json.loads(text)["eta_c"] for text in runs.loc[runs["algo"] == "ga", "settings"]} == {15.0}
+
+
+def test_progress_is_told(whole):
+    _, _, witness = whole
+    baselines = [task for task in witness.plan.tasks if task.cell.backend == "pymoo"]
+    assert set(witness.progress) >= {f"{task.cell} {task.seeds}" for task in baselines}
+    for steps in witness.progress.values():
+        shares, bests = zip(*steps, strict=True)
+        assert list(shares) == sorted(shares)
+        assert 0 < shares[-1] <= 1
+        assert all(np.isfinite(bests))
+        assert list(bests) == sorted(bests, reverse=True)
+
+
+def test_seeds_decide_and_neighbours_do_not(whole, tmp_path):
+    """One seed of each algorithm by itself gives the rows it gives beside the others."""
+    run_experiment(tiny(seeds="1,"), tmp_path, jobs=1)
+    alone = load_results(tmp_path)
+    beside = load_results(whole[0]).query("seed == 1").reset_index(drop=True)
+    assert alone["best_f"].tolist() == pytest.approx(beside["best_f"].tolist(), rel=1e-6)
+    baseline = alone["backend"] == "pymoo"
+    assert alone.loc[baseline, "best_f"].tolist() == beside.loc[baseline, "best_f"].tolist()
+    assert load_results(whole[0]).groupby(["algo", "fn"])["best_f"].nunique().eq(3).all()
+
+
+def test_the_fair_protocol_shifts_all_algorithms_of_a_seed_alike(tmp_path):
+    experiment = tiny(protocol="fair", algo="ga,cmaes,pso_diff,ga_guarded", budget=120)
+    assert run_experiment(experiment, tmp_path, jobs=1).failures == []
+    runs = load_results(tmp_path)
+    for row in runs.itertuples():
+        problem = make_problem(row.fn, row.dim)
+        shifted = problem.shifted(draw_shift(row.seed, problem, 60))
+        assert shifted(row.best_x) == pytest.approx(row.best_f, rel=1e-12, abs=1e-12)
+        assert problem(row.best_x) != pytest.approx(row.best_f), "unshifted it would be another value"
+    assert set(runs["shift"]) == {60.0}
+    assert set(runs["init"]) == {"uniform"}
+    assert set(runs["dtype"]) == {"float64"}
+    charged = runs["f_evals"] + runs["gradient_cost"] * runs["g_evals"]
+    assert (charged <= 120).all()
+    assert (runs.loc[runs["algo"] == "pso_diff", "g_evals"] > 0).all()
+    assert (runs.loc[runs["algo"] == "pso_diff", "f_evals"] < 100).all(), "gradients are paid for"
+
+
+# Interrupting, resuming, forgetting
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, TASKS - 1])
+def test_interrupted_and_resumed_equals_uninterrupted(whole, tmp_path, stop_after):
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(tiny(), tmp_path, jobs=1, listener=Witness(stop_after))
+    stored = len(load_results(tmp_path))
+    assert 0 < stored < RUNS_IN_ALL
+    witness = Witness()
+    summary = run_experiment(tiny(), tmp_path, jobs=1, listener=witness)
+    assert summary.stored == witness.plan.stored == stored
+    assert summary.computed == RUNS_IN_ALL - stored
+    assert_same_results(tmp_path, whole[0])
+    assert len(list((tmp_path / "runs").iterdir())) == 8
+
+
+def test_ctrl_c_in_the_middle_of_a_task(whole, tmp_path):
+    """What was computed of the task is lost, nothing else."""
+
+    class Impatient(Witness):
+        def progressed(self, task: Task, share: float, best: float) -> None:
+            if len(self.done) == 6 and share > 0.3:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(tiny(), tmp_path, jobs=1, listener=Impatient())
+    assert 0 < len(load_results(tmp_path)) < RUNS_IN_ALL
+    run_experiment(tiny(), tmp_path, jobs=1)
+    assert_same_results(tmp_path, whole[0])
+
+
+def test_fresh_forgets_the_cells_that_are_run_and_no_others(tmp_path):
+    few = {"algo": "ga", "fn": "ackley", "seeds": "0-2"}
+    run_experiment(tiny(**few), tmp_path, jobs=1)
+    run_experiment(tiny(**{**few, "algo": "de"}), tmp_path, jobs=1)
+    before = load_results(tmp_path)
+    summary = run_experiment(tiny(**{**few, "seeds": "0,1"}), tmp_path, jobs=1, fresh=True)
+    assert (summary.computed, summary.stored) == (2, 0)
+    after = load_results(tmp_path)
+    assert after.loc[after["algo"] == "ga", "seed"].tolist() == [0, 1], "the third seed is forgotten"
+    assert after.loc[after["algo"] == "de", "seed"].tolist() == [0, 1, 2]
+    recomputed = before.query("algo == 'ga' and seed < 2")["best_f"].tolist()
+    assert after.query("algo == 'ga'")["best_f"].tolist() == recomputed
+    assert set(load_results(tmp_path, "history").query("algo == 'ga'")["seed"]) == {0, 1}
+
+
+# Several processes, and tasks that fail
+
+
+SPITEFUL = """
+import os
+
+calls = 0
+
+def f(x):
+    global calls
+    if x.ndim == 2 and x.shape[0] == 20:
+        calls += 1
+        if calls > 1:
+            raise ArithmeticError("no value\\nfor this point")
+    return x.square().sum(-1)
+
+def deadly(x):
+    if x.ndim == 2 and x.shape[0] == 20:
+        os.kill(os.getpid(), 9)
+    return x.square().sum(-1)
+"""
+
+
+@pytest.fixture
+def spiteful(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Users' functions that fail, or kill, pymoo's CMA-ES alone: only its first batch is of 20 points."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "spiteful.py").write_text(SPITEFUL)
+    yield "spiteful:f"
+    sys.modules.pop("spiteful", None)
+
+
+def test_a_failing_task_is_reported_and_the_others_finish(spiteful, tmp_path):
+    directory = tmp_path / "results"
+    witness = Witness()
+    experiment = tiny(fn=spiteful, algo="ga,cmaes,pso_diff")
+    summary = run_experiment(experiment, directory, jobs=1, listener=witness)
+    assert summary.computed == 7, "three of ga, three of pso_diff, and cmaes before it broke"
+    assert [(task.cell.algo, task.seeds, why) for task, why in summary.failures] == [
+        ("cmaes", (1,), "ArithmeticError: no value"),
+        ("cmaes", (2,), "ArithmeticError: no value"),
+    ]
+    assert witness.failures == [("cmaes", "ArithmeticError: no value")] * 2
+    assert len(witness.done) == 5
+    left = plan(experiment, Store(directory))
+    assert [(task.cell.algo, task.seeds) for task in left.tasks] == [("cmaes", (1,)), ("cmaes", (2,))]
+    sys.modules["spiteful"].calls = -99
+    assert run_experiment(experiment, directory, jobs=1).computed == 2
+    assert len(list((directory / "runs").iterdir())) == 3
+
+
+def test_two_processes_give_the_same_rows_whatever_happens_to_one_of_them(whole, spiteful, tmp_path):
+    """The last tasks kill their worker: what was queued behind them is reported, and a later run picks it up."""
+    directory = tmp_path / "results"
+    witness = Witness()
+    experiment = tiny(fn=f"ackley,michalewicz,{spiteful},spiteful:deadly")
+    summary = run_experiment(experiment, directory, jobs=2, listener=witness)
+    assert multiprocessing.active_children() == []
+    assert summary.computed + sum(len(task.seeds) for task, _ in summary.failures) == 2 * RUNS_IN_ALL
+    assert len(witness.done) + len(witness.failures) == 2 * TASKS
+    assert {task.cell.fn for task, _ in summary.failures} == {spiteful, "spiteful:deadly"}
+    reasons = {"ArithmeticError: no value", "a worker process was killed (out of memory?)"}
+    assert {why for _, why in summary.failures} == reasons
+    killed = [task.cell.algo for task, why in summary.failures if task.cell.fn == "spiteful:deadly"]
+    assert killed.count("cmaes") == 3
+
+    runs, expected = load_results(directory), load_results(whole[0])
+    common = runs[runs["fn"].isin(["ackley", "michalewicz"])].reset_index(drop=True)
+    np.testing.assert_array_equal(np.stack(common.pop("best_x")), np.stack(expected.pop("best_x")))
+    pd.testing.assert_frame_equal(common.drop(columns=CLOCK), expected.drop(columns=CLOCK), check_exact=True)
+    left = plan(experiment, Store(directory))
+    failed = {(task.cell.key, task.seeds) for task, _ in summary.failures}
+    assert {(task.cell.key, task.seeds) for task in left.tasks} == failed
+
+
+def test_ctrl_c_with_two_processes_then_resumed_in_one(whole, tmp_path):
+    bystander = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    bystander.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_experiment(tiny(), tmp_path, jobs=2, listener=Witness(stop_after=3))
+        assert multiprocessing.active_children() == [bystander], "workers end, other children do not"
+    finally:
+        bystander.kill()
+        bystander.join()
+    assert 0 < len(load_results(tmp_path)) < RUNS_IN_ALL
+    run_experiment(tiny(), tmp_path, jobs=1)
+    assert_same_results(tmp_path, whole[0])
+
+
+def test_a_task_runs_by_itself():
+    (cell,) = tiny(algo="cmaes_plain", fn="ackley").cells()
+    records = execute(Task(cell, (4, 2)), lambda share, best: None)
+    assert [record.seed for record in records] == [4, 2]
