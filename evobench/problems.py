@@ -251,7 +251,7 @@ def load_function(name: str) -> Function:
         except (TypeError, ValueError) as error:
             raise ValueError(f"bad attribute {key} of {name!r}: {_one_line(value)} is not a number") from error
 
-    lower, upper, min_dim = number("lower", BOX[0]), number("upper", BOX[1]), number("min_dim", 1)
+    lower, upper, min_dim = number("lower", BOX[0]), number("upper", BOX[1]), number("min_dim", 1.0)
     if lower is None or upper is None or not -math.inf < lower < upper < math.inf:
         raise ValueError(f"bad box of {name!r}: its lower ({lower}) must be less than its upper ({upper}), both finite")
     return Function(

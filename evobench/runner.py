@@ -162,7 +162,7 @@ def execute(task: Task, progress: Progress) -> list[RunRecord]:
     cell = task.cell
     algorithm = ALGORITHMS[cell.algo]
     problem = make_problem(cell.fn, cell.dim)
-    settings = algorithm.configure(cell.settings)
+    settings: Any = algorithm.configure(cell.settings)
     if cell.backend == "pymoo":
         from evobench.baselines import pymoo as baselines
 
@@ -389,14 +389,14 @@ def _relay(messages: Any, tasks: Sequence[Task], listener: Listener | None) -> N
 @contextmanager
 def _held_interrupts() -> Iterator[Callable[[], None]]:
     """Ctrl-C waits until what this yields is called: amid `wait` it would leave locks taken, and the pool hang."""
-    pressed = threading.Event()
+    pressed: list[int] = []
     main = threading.current_thread() is threading.main_thread()
     ours = main and signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not where it is ignored
     if ours:
-        signal.signal(signal.SIGINT, lambda *_: pressed.set())
+        signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
 
     def raise_interrupt() -> None:
-        if pressed.is_set():
+        if pressed:
             raise KeyboardInterrupt
 
     try:
@@ -426,5 +426,3 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
     finally:
         for name in added:
             del os.environ[name]
-
-

@@ -86,7 +86,9 @@ def main() -> None:
             for _ in range(options.rounds):
                 mine = ours(f"{family}_diff", options.dim, budget) * scale
                 theirs = pymoo(pool, family, options.dim, budget, cores) * scale
-                peer = evosax(options.peer, family, options.dim, budget // 100) * scale if options.peer else float("nan")
+                peer = (
+                    evosax(options.peer, family, options.dim, budget // 100) * scale if options.peer else float("nan")
+                )
                 rounds.append((mine, theirs, peer))
             mine, theirs, peer = (statistics.median(column) for column in zip(*rounds, strict=True))
             faster = statistics.median(b / a for a, b, _ in rounds)

@@ -72,7 +72,9 @@ SPHERE_GOAL = {"ga": 1.0, "pso": 1e-3, "cmaes": 1e-3, "de": 1.0, "de_released": 
 def test_minimises_the_sphere(name):
     """A median of 3 runs; 6,000 random points reach about 100."""
     records = run(name, "sphere", 3, budget=6000, pop=30, init="uniform", dtype=torch.float64)
-    assert np.median([record.best_f for record in records]) < SPHERE_GOAL.get(name, SPHERE_GOAL[ALGORITHMS[name].family])
+    assert np.median([record.best_f for record in records]) < SPHERE_GOAL.get(
+        name, SPHERE_GOAL[ALGORITHMS[name].family]
+    )
 
 
 @pytest.mark.parametrize("strategy", ["rand/1", "current-to-best/1"])

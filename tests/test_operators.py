@@ -206,7 +206,15 @@ def test_polynomial_mutation_agrees_with_pymoo_far_from_the_bounds():
     """pymoo's operator takes the distance to the bounds into account, which vanishes in a wide box."""
     rng = np.random.default_rng(0)
     start, wide = np.zeros((4000, 1)), 1.0
-    mutated = mut_pm(start, np.array([-wide / 2]), np.array([wide / 2]), np.full(4000, 20.0), np.ones(4000), at_least_once=False, random_state=rng)
+    mutated = mut_pm(
+        start,
+        np.array([-wide / 2]),
+        np.array([wide / 2]),
+        np.full(4000, 20.0),
+        np.ones(4000),
+        at_least_once=False,
+        random_state=rng,
+    )
     ours = polynomial_offset(uniforms(4000), torch.tensor(20.0, dtype=torch.float64)).numpy()
     assert stats.ks_2samp(mutated[:, 0], ours).pvalue > 1e-3
 
@@ -460,7 +468,7 @@ def test_a_broken_covariance_is_repaired_alone():
 
 
 def test_gradient_step_on_the_factor_changes_the_covariance():
-    algorithm, params, state = strategy()
+    algorithm, _, state = strategy()
     change = 0.01 * torch.randn(2, 4, 4, dtype=torch.float64).tril()
     moved = algorithm._moved(state.covariance, state.factor, state.factor + change)
     torch.testing.assert_close(moved, (state.factor + change) @ (state.factor + change).mT)

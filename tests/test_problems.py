@@ -287,7 +287,7 @@ def test_a_shift_moves_the_function(name):
 
 def test_every_seed_has_its_own_shift():
     problem = make_problem("rosenbrock", 4)
-    shifts = np.stack([draw_shift(seed, problem, 60) for seed in range(3)])
+    shifts = np.stack([draw_shift(seed, problem, 60.0) for seed in range(3)])
     x = points("rosenbrock", 4, 3, 5)
     together = problem.shifted(shifts[:, None])(x)
     assert together.shape == (3, 5)
@@ -312,11 +312,11 @@ def test_shifts_lie_in_their_bounds(seed, dim, half_width):
 
 
 def test_shifts_depend_on_seed_and_dimension_only():
-    draws = {(s, d): draw_shift(s, make_problem("ackley", d), 60).tolist() for s in range(20) for d in (2, 3)}
+    draws = {(s, d): draw_shift(s, make_problem("ackley", d), 60.0).tolist() for s in range(20) for d in (2, 3)}
     np.random.seed(5)  # noqa: NPY002
     for (seed, dim), shift in draws.items():
         for name in NAMES:
-            assert draw_shift(seed, make_problem(name, dim), 60).tolist() == shift
+            assert draw_shift(seed, make_problem(name, dim), 60.0).tolist() == shift
     flat = [value for shift in draws.values() for value in shift]
     assert len(set(flat)) == len(flat), "no two seeds or dimensions share a coordinate"
     assert max(flat) > 50, "the whole width is used"
@@ -326,7 +326,7 @@ def test_shifts_depend_on_seed_and_dimension_only():
 def test_shifts_never_change():
     """The fair protocol's optima are not part of settings_hash: another stream would mix with stored rows."""
     expected = [57.00402645, 46.14806845, -32.16354801]
-    np.testing.assert_allclose(draw_shift(7, make_problem("ackley", 3), 60), expected, rtol=1e-8)
+    np.testing.assert_allclose(draw_shift(7, make_problem("ackley", 3), 60.0), expected, rtol=1e-8)
 
 
 # The registry

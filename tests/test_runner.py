@@ -244,7 +244,7 @@ def test_the_fair_protocol_shifts_all_algorithms_of_a_seed_alike(tmp_path):
     runs = load_results(tmp_path)
     for row in runs.itertuples():
         problem = make_problem(row.fn, row.dim)
-        shifted = problem.shifted(draw_shift(row.seed, problem, 60))
+        shifted = problem.shifted(draw_shift(row.seed, problem, 60.0))
         assert shifted(row.best_x) == pytest.approx(row.best_f, rel=1e-12, abs=1e-12)
         assert problem(row.best_x) != pytest.approx(row.best_f), "unshifted it would be another value"
     assert set(runs["shift"]) == {60.0}

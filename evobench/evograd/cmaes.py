@@ -44,7 +44,9 @@ class Settings(OuterSettings):
         None, gt=0, description="initial σ; None: 0.5 with the centre start (the authors' code), else 10% of the box"
     )
     weights: Literal["softmax", "rank"] = Field("softmax", description="recombination weights (paper §2.2.5: softmax)")
-    temperature: float = Field(1.0, gt=0, description="of the weights, in standard deviations of the best half's fitness")
+    temperature: float = Field(
+        1.0, gt=0, description="of the weights, in standard deviations of the best half's fitness"
+    )
     constants: Literal["hansen", "released"] = Field("hansen", description="learning rates and damping (paper: [2])")
     reflected_steps: bool = Field(True, description="y is the step to the reflected point, where f was evaluated")
 
@@ -140,10 +142,13 @@ class CMAES:
         eye = eye.expand(space.seeds, -1, -1).contiguous()
         log_sigma = space.full(math.log(self.settings.sigma0 or default), 1, 1)
         params = Params(space.start(rng, 1), log_sigma, eye)
-        return params, State(eye, eye, space.full(0.0, 1, space.dim), space.full(0.0, 1, space.dim), space.full(0.0, 1, 1))
+        return params, State(
+            eye, eye, space.full(0.0, 1, space.dim), space.full(0.0, 1, space.dim), space.full(0.0, 1, 1)
+        )
 
     def noise(self, rng: Streams) -> Noise:
-        return Noise(*rng.normal((self.space.pop, self.space.dim)))
+        (z,) = rng.normal((self.space.pop, self.space.dim))
+        return Noise(z.to(self.space.lower.dtype))
 
     def propose(self, params: Params, state: State, noise: Noise) -> tuple[Float[Tensor, "seeds n dim"], None]:
         step = noise.z @ params.factor.tril().mT  # L z

@@ -19,9 +19,12 @@ Nothing inside a generation waits for the device.
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -40,6 +43,9 @@ Evaluate = Callable[[Float[Tensor, "seeds n dim"]], Float[Tensor, "seeds n"]]
 _PROGRESS_EVERY = 0.5
 """Seconds between two looks at the device, to show progress."""
 
+_SHARED_FROM = 500_000
+"""Coordinates of a whole batch's population from which on operations use several threads."""
+
 
 class Algorithm(Protocol):
     """What an algorithm is: pure functions over named tuples of tensors, bound to settings and space.
@@ -50,12 +56,18 @@ class Algorithm(Protocol):
     population.
     """
 
-    settings: OuterSettings
-    space: Space
-    solutions: frozenset[str]
-    elitist: bool
-    refines: str
-    evaluates_start: bool
+    @property
+    def settings(self) -> OuterSettings: ...
+    @property
+    def space(self) -> Space: ...
+    @property
+    def solutions(self) -> frozenset[str]: ...
+    @property
+    def elitist(self) -> bool: ...
+    @property
+    def refines(self) -> str: ...
+    @property
+    def evaluates_start(self) -> bool: ...
 
     def init(self, rng: Streams, evaluate: Evaluate) -> tuple[Any, Any]:
         """Starting parameters (learned) and state (not learned)."""
@@ -134,7 +146,8 @@ def run_batch(
         problem: unshifted, or with a shift `[S, 1, D]` in the order of `seeds`.
         budget: most that may be spent a run: evaluations + `gradient_cost` · gradients.
         init: `uniform` or `centre`.
-        dtype: of the state; objective values are float64 always.
+        dtype: of the state. Objective values are float64 and noise is float32 always, so that runs
+            of either dtype share their noise.
         progress: called now and then with (share of the budget spent, best value of any run).
 
     Returns:
@@ -146,8 +159,8 @@ def run_batch(
     space = Space.of(problem, len(batch), pop_size, init, dtype, device)
     algorithm = make(space)
     evaluate = Evaluator(problem.to(device), space)
-    rng = Streams(batch, dtype, device)
-    with torch.no_grad():
+    rng = Streams(batch, torch.float32, device)
+    with torch.no_grad(), _threads_for(space):
         params, state = algorithm.init(rng, evaluate)
         step = Generation(algorithm, params, evaluate, gradient)
         generations = int((budget - evaluate.f_evals) // (step.f_evals + gradient_cost * step.g_evals))
@@ -171,7 +184,8 @@ def _noises(algorithm: Algorithm, rng: Streams, count: int) -> Iterator[Any]:
     Random numbers are serial on a CPU and need no parameters, so a spare core draws the next
     generation's while this one is computed. The streams are consumed in the same order.
     """
-    if rng.device != "cpu" or torch.get_num_threads() == 1:
+    in_a_pool = multiprocessing.parent_process() is not None  # there every core has its own run
+    if rng.device != "cpu" or in_a_pool or (os.cpu_count() or 1) == 1:
         for _ in range(count):
             yield algorithm.noise(rng)
         return
@@ -180,6 +194,18 @@ def _noises(algorithm: Algorithm, rng: Streams, count: int) -> Iterator[Any]:
         for _ in range(count):
             noise, ahead = ahead.result(), spare.submit(algorithm.noise, rng)
             yield noise
+
+
+@contextmanager
+def _threads_for(space: Space) -> Iterator[None]:
+    """One thread where tensors are small: there, sharing an operation costs more than it saves."""
+    before = torch.get_num_threads()
+    if space.seeds * space.pop * space.dim < _SHARED_FROM:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Generation:

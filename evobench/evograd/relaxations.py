@@ -25,13 +25,13 @@ def sigmoid(x: Tensor) -> Tensor:
     return 0.5 + 0.5 * torch.tanh(0.5 * x)
 
 
-def binary_concrete(u: Tensor, logit: Tensor, temperature: Tensor) -> Tensor:
+def binary_concrete(u: Tensor, logit: Tensor, temperature: Tensor | float) -> Tensor:
     """A 0/1 mask that is 1 with probability sigmoid(logit): Gumbel-Sigmoid, straight-through.
 
     m̃ = σ((log u − log(1 − u) + α)/τ), m = I[m̃ > 0.5] (paper §2.2; Jang et al. 2017). The threshold
     is u > σ(−α), which needs no logarithm; the relaxed mask is computed only where a gradient is.
     """
-    hard = (u > sigmoid(-logit)).to(u.dtype)
+    hard = (u > sigmoid(-logit)).to(logit.dtype)
     if not torch.is_grad_enabled():
         return hard
     return straight_through(hard, sigmoid((torch.logit(u) + logit) / temperature))
@@ -52,9 +52,10 @@ def select(
     A parent is p̃·x with p̃ = softmax((log u − log(1 − u) + α)/τ) (paper §2.2); with `gumbel` noise
     p̃ = softmax(α/τ − log(−log u)), as in the authors' code. Soft parents are mixtures of the whole
     population. Hard ones are its members in the forward pass, straight-through: all different where
-    `besides` is given, and different from that individual.
+    `besides` is given, and different from that individual. Weights have the precision of `u`.
     """
     seeds, n, parents, pop = u.shape
+    alpha, temperature = alpha.to(u.dtype), temperature.to(u.dtype)
     u = u.reshape(seeds, n * parents, pop)
     if noise == "logistic":
         scores = (torch.logit(u) + alpha[:, None]) / temperature
@@ -64,7 +65,7 @@ def select(
         weights = _one_hot(scores.view(seeds, n, parents, pop), besides).reshape(scores.shape)
     else:
         weights = torch.softmax(scores, dim=-1)
-    return (weights @ x).view(seeds, n, parents, -1).unbind(2)
+    return (weights.to(x.dtype) @ x).view(seeds, n, parents, -1).unbind(2)
 
 
 def _one_hot(
