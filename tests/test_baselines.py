@@ -354,7 +354,7 @@ def test_history_points_show_both_the_start_and_the_end():
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("budget", "pop_size"), [(137, 10), (1500, 5), (4, 4)])
+@pytest.mark.parametrize(("budget", "pop_size"), [(137, 10), (1020, 5), (4, 4)])
 def test_history(name, budget, pop_size):
     seen: list[tuple[int, float]] = []
     log = Log(make_problem("griewank", 3))
@@ -375,7 +375,7 @@ def test_history(name, budget, pop_size):
 
 
 def test_a_long_run_keeps_200_points():
-    record = run("de", budget=1200, pop_size=4)
+    record = run("de", budget=1000, pop_size=4)
     assert 100 <= len(record.evals) <= MAX_HISTORY
     assert record.evals[0] == 4
 

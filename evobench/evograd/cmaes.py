@@ -130,6 +130,10 @@ class CMAES:
         return hansen_constants(self.space.dim, 1 / sum(w * w for w in rank_weights(self.parents)))
 
     @cached_property
+    def _by_rank(self) -> Float[Tensor, " parents"]:
+        return torch.tensor(rank_weights(self.parents), dtype=torch.float64, device=self.space.lower.device)
+
+    @cached_property
     def expected_norm(self) -> float:
         """χ = E‖N(0, I)‖."""
         dim = self.space.dim
@@ -195,7 +199,7 @@ class CMAES:
     def weights(self, fitness: Float[Tensor, "seeds parents"]) -> Float[Tensor, "seeds parents"]:
         """Recombination weights of the best half, sorted from the best; each run's sum to 1."""
         if self.settings.weights == "rank":
-            return fitness.new_tensor(rank_weights(self.parents)).expand_as(fitness)
+            return self._by_rank.expand_as(fitness)
         behind = fitness - fitness[:, :1]  # inf where nothing finite was found
         behind = torch.where(behind.isnan(), 0.0, behind)
         finite = torch.where(behind.isfinite(), behind, 0.0)
