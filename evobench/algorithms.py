@@ -38,6 +38,13 @@ class Algorithm:
     own_start: Literal["uniform", "centre"]
     summary: str
 
+    def least_budget(self, pop: int, gradient_cost: float) -> float:
+        """What one generation may cost: a smaller budget would buy nothing."""
+        variant = VARIANTS.get(self.variant)
+        if variant is None:
+            return pop
+        return pop + (variant.gradient == "guarded") + gradient_cost * variant.most_gradients
+
     @property
     def needs_gradient(self) -> bool:
         """Whether it can only minimise functions that autograd can differentiate."""
@@ -55,6 +62,10 @@ class Algorithm:
                 raise ValueError(
                     f"unknown setting {key!r} of {self.name}: choose from {', '.join(known) or '(it has none)'}"
                 )
+        required = VARIANTS[self.variant].requires.get(self.family, {}) if self.variant in VARIANTS else {}
+        for key, value in required.items():
+            if overrides.get(key, value) != value:
+                raise ValueError(f"bad value {shown(overrides[key])} for {self.name}.{key}: it must be {value}")
         try:
             return type(self.settings).model_validate({**self.settings.model_dump(), **overrides})
         except ValidationError as error:

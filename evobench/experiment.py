@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from evobench.algorithms import ALGORITHMS, shown
 from evobench.baselines import pymoo as pymoo_baselines
-from evobench.problems import FUNCTIONS, PAPER_FUNCTIONS, Problem, make_problem
+from evobench.problems import FUNCTIONS, PAPER_FUNCTIONS, Problem, make_problem, source_digest
 
 PAPER_ALGORITHMS = ("ga", "ga_diff", "de", "de_diff", "pso", "pso_diff", "cmaes", "cmaes_diff")
 """What `--algo all` means: the boxes of Figure 1, in its order."""
@@ -103,11 +103,14 @@ class Cell(BaseModel):
         """12 hex digits over everything that can change a result, and nothing else.
 
         The protocol's name is left out, since its parts are in. A baseline's results depend on
-        the versions of pymoo and cma, a tensor program's on its dtype and kind of device.
+        the versions of pymoo and cma, a tensor program's on its dtype and kind of device, a user's
+        function on the source of its module.
         """
         content = self.model_dump(exclude={"protocol", "backend"})
         if self.backend == "pymoo":
             content["versions"] = pymoo_baselines.VERSIONS
+        if ":" in self.fn:
+            content["source"] = source_digest(self.fn)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -237,9 +240,12 @@ class Experiment(BaseModel):
         if self.pop < algorithm.min_pop:
             raise ValueError(f"population {self.pop} is too small: {name} needs at least {algorithm.min_pop}")
         budget = self.budget if self.budget is not None else default_budget(problem.dim)
+        parts = PROTOCOLS[self.protocol]
         if budget < self.pop:
             raise ValueError(f"budget {budget} is smaller than one population of {self.pop}")
-        parts = PROTOCOLS[self.protocol]
+        gradient_cost = parts["gradient_cost"] if self.gradient_cost is None else self.gradient_cost
+        if budget < (least := algorithm.least_budget(self.pop, gradient_cost)):
+            raise ValueError(f"budget {budget} is too small: a generation of {name} costs {least:g}")
         half_box = float(((problem.upper - problem.lower) / 2).min())
         shift = self.shift if self.shift is not None else parts["shift"] * half_box
         if shift > half_box:
@@ -256,9 +262,7 @@ class Experiment(BaseModel):
             init=self.init or parts["init"] or algorithm.own_start,
             shift=shift,
             # A baseline takes no gradients and computes in float64 on the CPU, whatever is asked.
-            gradient_cost=(parts["gradient_cost"] if self.gradient_cost is None else self.gradient_cost)
-            if tensors
-            else 0.0,
+            gradient_cost=gradient_cost if tensors else 0.0,
             dtype=(self.dtype or parts["dtype"]) if tensors else "float64",
             device=device if tensors else "cpu",
             settings=algorithm.configure(self.settings.get(name, {})).model_dump(),

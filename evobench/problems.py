@@ -9,7 +9,9 @@ To add a function: write it for tensors `[..., dim]`, then add a line to `FUNCTI
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import importlib.util
 import math
 import sys
 from collections.abc import Callable
@@ -222,6 +224,13 @@ def make_problem(name: str, dim: int) -> Problem:
     if ":" in name:
         check_batched(problem)
     return problem
+
+
+def source_digest(name: str) -> str:
+    """A digest of the module that defines a user's function: to edit it is to have another function."""
+    spec = importlib.util.find_spec(name.partition(":")[0])
+    path = Path(spec.origin) if spec is not None and spec.origin is not None else None
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else ""
 
 
 def load_function(name: str) -> Function:

@@ -111,7 +111,7 @@ def plan(experiment: Experiment, store: Store, *, fresh: bool = False) -> Plan:
 
 def run_experiment(
     experiment: Experiment,
-    directory: Path,
+    directory: Path | str,
     *,
     jobs: int | None = None,
     fresh: bool = False,
@@ -121,7 +121,7 @@ def run_experiment(
 
     Args:
         jobs: worker processes; default one a core.
-        fresh: forget the stored rows of this experiment's cells first.
+        fresh: forget the stored rows of this experiment's cells and seeds first.
 
     Raises:
         ValueError: before anything is written, if the experiment cannot be run.
@@ -133,15 +133,18 @@ def run_experiment(
     todo = plan(experiment, store, fresh=fresh)
     if fresh:
         for cell in todo.cells:
-            store.clear(cell.key)
+            store.clear(cell.key, experiment.seeds)
     if listener is not None:
         listener.started(todo)
     summary = Summary(stored=todo.stored)
-    jobs = max(1, min(jobs or os.cpu_count() or 1, len(todo.tasks)))
-    run_tasks = _run_here if jobs == 1 else _run_in_pool
-    context = (experiment.name, directory, provenance())
-    left = {cell.key: sum(len(task.seeds) for task in todo.tasks if task.cell.key == cell.key) for cell in todo.cells}
-    with closing(run_tasks(todo.tasks, context, jobs, listener)) as outcomes:  # whatever ends the loop ends the workers
+    context = (experiment.name, store.directory, provenance())
+    left = dict.fromkeys((cell.key for cell in todo.cells), 0)
+    for task in todo.tasks:
+        left[task.cell.key] += len(task.seeds)
+    for key in left:
+        if left[key] == 0:  # killed between its last shard and their merge, perhaps
+            store.merge(key)
+    with closing(_run(todo.tasks, context, jobs, listener)) as outcomes:  # whatever ends the loop ends the workers
         for task, outcome in outcomes:
             if isinstance(outcome, str):
                 summary.failures.append((task, outcome))
@@ -292,6 +295,20 @@ def _reason(error: BaseException) -> str:
 
 Outcomes = Generator[tuple[Task, pd.DataFrame | str], None, None]
 """Tasks as they end, with their runs or the reason of their failure."""
+
+
+def _run(tasks: Sequence[Task], context: Context, jobs: int | None, listener: Listener | None) -> Outcomes:
+    """A GPU's tasks one at a time, since they share its memory; the CPU's on `jobs` processes."""
+    elsewhere = [task for task in tasks if task.cell.device != "cpu"]
+    here = [task for task in tasks if task.cell.device == "cpu"]
+    yield from _run_here(elsewhere, context, 1, listener)
+    jobs = max(1, min(jobs or _cores(), len(here)))
+    yield from (_run_here if jobs == 1 else _run_in_pool)(here, context, jobs, listener)
+
+
+def _cores() -> int:
+    """Cores this process may use: fewer than the machine's in a container."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _run_here(tasks: Sequence[Task], context: Context, jobs: int, listener: Listener | None) -> Outcomes:

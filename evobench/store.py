@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -93,8 +93,8 @@ class StoreError(ValueError):
 class Store:
     """One experiment's directory. Nothing is created before the first write."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path | str) -> None:
+        self.directory = Path(directory)
 
     def check_writable(self) -> None:
         """Fail now rather than after the first hour.
@@ -150,10 +150,17 @@ class Store:
             seeds |= {row[-1] for row in rows if row[:-1] == key}
         return seeds
 
-    def clear(self, key: tuple[str, str, int, str]) -> None:
-        """Forget a cell: the runs go before their history."""
-        for kind in KINDS:
-            for path in self._shards(kind, key):
+    def clear(self, key: tuple[str, str, int, str], seeds: Iterable[int] | None = None) -> None:
+        """Forget these seeds of a cell, or all of it: the runs go before their history."""
+        shards = {kind: self._shards(kind, key) for kind in KINDS}
+        kept = ""
+        if seeds is not None and shards["runs"]:
+            gone = list(seeds)
+            runs, history = (_frame([_read(path, kind) for path in paths], kind) for kind, paths in shards.items())
+            runs, history = runs[~runs["seed"].isin(gone)], history[~history["seed"].isin(gone)]
+            kept = self.write(runs, history) if len(runs) else ""
+        for path in (*shards["runs"], *shards["history"]):
+            if path.name != kept:
                 path.unlink(missing_ok=True)
 
     def merge(self, key: tuple[str, str, int, str]) -> None:

@@ -306,6 +306,27 @@ def test_the_elite_survives(family):
             assert (state.fitness.amin(1, keepdim=True) == state.elite_f).all()
 
 
+def test_released_elitism_comes_before_the_loss():
+    """The plateau schedule of the released GA and DE sees the best so far, not the best child."""
+    for family, elitist in (("ga", True), ("pso", False)):
+        algorithm, problem, params, state, _ = started(family, {"plateau_patience": 0})
+        evaluate = Evaluator(problem, algorithm.space)
+        evaluate.best_f = torch.full_like(evaluate.best_f, -1.0)  # below anything Rosenbrock has
+        step = Generation(algorithm, params, evaluate, "overwritten")
+        with torch.no_grad():
+            step(params, state, algorithm.noise(Streams(range(3), torch.float64, "cpu")))
+        assert (step.outer.best == -1.0).all() == elitist
+
+
+@pytest.mark.parametrize("dim", [30, 50])
+def test_at_the_papers_size_seeds_are_independent_in_float64(dim):
+    """In float32 the BLAS rounds by a matrix's alignment, so a run's place in the batch may show there."""
+    for name in ("de_diff", "cmaes_diff"):
+        batch = run(name, "rosenbrock", dim, seeds=range(4), budget=600, pop=100, dtype=torch.float64)
+        alone = run(name, "rosenbrock", dim, seeds=(3,), budget=600, pop=100, dtype=torch.float64)
+        assert_same(batch[3], alone[0])
+
+
 def test_gradient_is_charged():
     free = run("pso_diff", budget=2000)[0]
     charged = run("pso_diff", budget=2000, gradient_cost=20.0)[0]

@@ -30,6 +30,12 @@ class Variant:
     gradient: Gradient
     summary: str
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
+    requires: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def most_gradients(self) -> int:
+        """Gradients of a generation, at most."""
+        return {"off": 0, "guarded": 2}.get(self.gradient, 1)
 
 
 FAMILIES = {
@@ -51,5 +57,9 @@ VARIANTS = {
             "cmaes": {"weights": "rank", "constants": "released", "reflected_steps": False},
         },
     ),
-    "guarded": Variant("guarded", "gradient steps on solutions kept only where they improve"),
+    "guarded": Variant(
+        "guarded",
+        "gradient steps on solutions kept only where they improve",
+        requires={"cmaes": {"reflected_steps": True}},  # the point stepped to has no z
+    ),
 }

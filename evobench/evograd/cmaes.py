@@ -97,7 +97,8 @@ def released_constants(dim: int) -> Constants:
     """Those of the authors' code."""
     least = min(1e-14 * dim**7, 0.1)
     values = (4 / dim, 4 / dim, 2 / dim**2, 0.4, 3.0)
-    return Constants(*(max(value, least) for value in values))
+    c_c, c_sigma, c_1, c_mu, damps = (max(value, least) for value in values)
+    return Constants(min(c_c, 1.0), min(c_sigma, 1.0), c_1, c_mu, damps)  # 4/D is no rate below 4D
 
 
 def rank_weights(parents: int) -> list[float]:
@@ -141,6 +142,7 @@ class CMAES:
 
     def init(self, rng: Streams, evaluate: Evaluate) -> tuple[Params, State]:
         space = self.space
+        _ = self.max_log_sigma, self._by_rank  # known from here on: a generation must not wait for the device
         default = CENTRE_STD if space.init == "centre" else 0.1 * self.width
         eye = torch.eye(space.dim, dtype=space.lower.dtype, device=space.lower.device)
         eye = eye.expand(space.seeds, -1, -1).contiguous()
@@ -205,7 +207,7 @@ class CMAES:
         finite = torch.where(behind.isfinite(), behind, 0.0)
         spread = finite.std(1, correction=0, keepdim=True)
         scaled = torch.where(spread > 0, behind / (self.settings.temperature * spread), behind)
-        return torch.softmax(-scaled, dim=1)
+        return torch.softmax(-scaled.nan_to_num(nan=0.0), dim=1)
 
     def _moved(
         self,

@@ -149,7 +149,7 @@ class GA:
     def learned(self, params: Params) -> dict[str, Float[Tensor, " seeds"]]:
         return {
             "eta_c": params.log_eta_c.exp(),
-            "eta_m": params.eta_m,
+            "eta_m": params.eta_m.clamp(min=0),
             "crossover_rate": sigmoid(params.crossover_logit),
             "mutation_rate": sigmoid(params.mutation_logit).mean(1),
             "temperature": params.log_temperature.exp(),

@@ -43,8 +43,8 @@ Evaluate = Callable[[Float[Tensor, "seeds n dim"]], Float[Tensor, "seeds n"]]
 _PROGRESS_EVERY = 0.5
 """Seconds between two looks at the device, to show progress."""
 
-_SHARED_FROM = 500_000
-"""Coordinates of a whole batch's population from which on operations use several threads."""
+_SHARED_FROM = 15_000
+"""Coordinates of a population from which on operations use several threads."""
 
 
 class Algorithm(Protocol):
@@ -113,14 +113,17 @@ class Evaluator:
         return fitness
 
     def gradients(
-        self, loss_of: Callable[[dict[str, Tensor]], Float[Tensor, "seeds 1 dim"]], at: dict[str, Tensor]
+        self, points_of: Callable[[dict[str, Tensor]], Float[Tensor, "seeds 1 dim"]], at: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Gradients of each run's objective at `loss_of(at)` with respect to `at`, by name."""
+        """Gradients of each run's objective at `points_of(at)` with respect to `at`, by name.
+
+        The value comes along with the gradient; the two together count as one gradient.
+        """
         self.g_evals += 1
         leaves = {name: value.detach().requires_grad_() for name, value in at.items()}
         with torch.enable_grad():
             # A sum over runs: each run's gradient is its own, since no tensor mixes them.
-            loss = self.problem(loss_of(leaves)).sum()
+            loss = self.problem(points_of(leaves)).sum()
             grads = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
         return dict(zip(leaves, grads, strict=True))
 
@@ -175,6 +178,7 @@ def run_batch(
             if (now := time.perf_counter()) - looked > _PROGRESS_EVERY:
                 looked = now
                 progress(generation / generations, float(evaluate.best_f.min()))
+        evaluate.best_f.cpu()  # the device may be behind; its seconds count
     return recorder.records(seeds, evaluate, time.perf_counter() - started)
 
 
@@ -198,9 +202,12 @@ def _noises(algorithm: Algorithm, rng: Streams, count: int) -> Iterator[Any]:
 
 @contextmanager
 def _threads_for(space: Space) -> Iterator[None]:
-    """One thread where tensors are small: there, sharing an operation costs more than it saves."""
+    """One thread where tensors are small: there, sharing an operation costs more than it saves.
+
+    The number of runs has no say, since the number of threads may touch a last bit.
+    """
     before = torch.get_num_threads()
-    if space.seeds * space.pop * space.dim < _SHARED_FROM:
+    if space.pop * space.dim < _SHARED_FROM:
         torch.set_num_threads(1)
     try:
         yield
@@ -265,7 +272,9 @@ class Generation:
         if self.outer is None:
             return params
         moved = self.outer.step(self._learned(params), grads)
-        self.outer.schedule(fitness.amin(1))
+        # As released, elitism comes before the loss, which then is the best so far.
+        elite = self.gradient == "overwritten" and self.algorithm.elitist
+        self.outer.schedule(self.evaluate.best_f[:, 0] if elite else fitness.amin(1))
         return params._replace(**moved)
 
     def _refine(

@@ -22,7 +22,7 @@ _LR_EPS = 1e-8  # smaller changes of the learning rate are not made
 class OuterSettings(BaseModel):
     """What every algorithm with gradients shares."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     lr: float = Field(0.01, ge=0, le=1e6, description="Adam's learning rate (paper §3)")
     plateau_factor: float = Field(0.5, gt=0, lt=1, description="learning rate factor on a plateau (paper §3)")

@@ -1,0 +1,51 @@
+"""Write the README's tables of medians from the committed results.
+
+    python scripts/readme_table.py
+
+Between `<!-- table: DIR DIM -->` and `<!-- end -->` it puts one row an algorithm and one column a
+function: the median final best fitness, and the number of runs where it is not 30.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from evobench.stats import summarise
+from evobench.store import load_results
+from evobench.tables import number
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def table(directory: str, dim: int) -> str:
+    """The markdown table of one experiment at one dimension."""
+    cells = summarise(load_results(README.parent / directory)).query("dim == @dim")
+    functions, algorithms = list(cells["fn"].unique()), list(cells["algo"].unique())
+    lines = [f"| {dim}D | {' | '.join(functions)} |", f"|{' --- |' * (len(functions) + 1)}"]
+    for algorithm in algorithms:
+        row = [f"`{algorithm}`"]
+        for function in functions:
+            found = cells[(cells["fn"] == function) & (cells["algo"] == algorithm)]
+            text = "-" if found.empty else number(found["median"].iloc[0])
+            runs = 30 if found.empty else int(found["n"].iloc[0])
+            row.append(text if runs == 30 else f"{text} ({runs} runs)")
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    text = README.read_text(encoding="utf-8")
+    README.write_text(
+        re.sub(
+            r"(<!-- table: (\S+) (\d+) -->\n).*?(<!-- end -->)",
+            lambda match: f"{match[1]}{table(match[2], int(match[3]))}\n{match[4]}",
+            text,
+            flags=re.DOTALL,
+        ),
+        encoding="utf-8",
+    )
+
+
+if __name__ == "__main__":
+    main()
