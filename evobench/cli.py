@@ -140,7 +140,7 @@ def run(
     ] = None,
     out: Annotated[str | None, _option("out", "The experiment's directory [results/NAME].", "DIR")] = None,
     jobs: Annotated[str | None, _option("jobs", "Worker processes [one a core].", "N")] = None,
-    fresh: Annotated[bool, _option("fresh", "Forget the stored runs of these cells first.")] = False,
+    fresh: Annotated[bool, _option("fresh", "Forget the stored runs of these cells and seeds first.")] = False,
     quiet: Annotated[bool, _option("quiet", "Print errors only.")] = False,
     settings: Annotated[
         list[str] | None,

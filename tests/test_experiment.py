@@ -643,3 +643,33 @@ def test_any_text_as_a_config_file(text):
             assert_one_sentence(str(error))
             return
     accept_or_refuse(content)
+
+
+# Requests that could buy nothing, or not what they say
+
+
+def test_a_budget_below_one_generation_is_refused(refused):
+    """A generation of guarded CMA-ES is 100 candidates, one step and up to two gradients."""
+    content = {"algo": "cmaes_guarded", "fn": "sphere", "dim": 3, "protocol": "fair"}
+    with refused("budget 110 is too small", "cmaes_guarded", "111"):
+        make_experiment({**content, "budget": 110}).cells()
+    assert make_experiment({**content, "budget": 111}).cells()
+    assert make_experiment({**content, "algo": "cmaes_plain", "budget": 100}).cells()
+
+
+def test_guarded_cmaes_needs_steps_to_where_it_evaluated(refused):
+    content = {"fn": "sphere", "dim": 3, "settings": {"cmaes_guarded": {"reflected_steps": False}}}
+    with refused("cmaes_guarded.reflected_steps", "must be True"):
+        make_experiment({**content, "algo": "cmaes_guarded"})
+    assert make_experiment({**content, "algo": "cmaes_diff", "settings": {"cmaes_diff": {"reflected_steps": False}}})
+
+
+def test_an_edited_function_is_another_function(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = tmp_path / "edited_objective.py"
+    hashes = []
+    for exponent in (2, 4):
+        module.write_text(f"def f(x):\n    return (x ** {exponent}).sum(-1)\n")
+        hashes.append(make_experiment({"algo": "ga", "fn": "edited_objective:f", "dim": 3}).cells()[0].settings_hash)
+    assert hashes[0] != hashes[1]
