@@ -29,9 +29,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
+import torch
 
 import evobench
 from evobench.algorithms import ALGORITHMS
+from evobench.baselines import pymoo as baselines
+from evobench.evograd import FAMILIES, VARIANTS
+from evobench.evograd.loop import run_batch
 from evobench.experiment import Cell, Experiment
 from evobench.problems import check_differentiable, draw_shift, make_problem
 from evobench.record import RunRecord
@@ -167,8 +171,6 @@ def execute(task: Task, progress: Progress) -> list[RunRecord]:
     problem = make_problem(cell.fn, cell.dim)
     settings: Any = algorithm.configure(cell.settings)
     if cell.backend == "pymoo":
-        from evobench.baselines import pymoo as baselines
-
         (seed,) = task.seeds
         if cell.shift:
             problem = problem.shifted(draw_shift(seed, problem, cell.shift))
@@ -183,11 +185,6 @@ def execute(task: Task, progress: Progress) -> list[RunRecord]:
             progress=lambda evals, best: progress(evals / cell.budget, best),
         )
         return [record]
-    import torch
-
-    from evobench.evograd import FAMILIES, VARIANTS
-    from evobench.evograd.loop import run_batch
-
     if cell.shift:
         shifts = np.stack([draw_shift(seed, problem, cell.shift) for seed in task.seeds])
         problem = problem.shifted(shifts[:, None])
@@ -362,8 +359,6 @@ _messages: Any = None
 
 
 def _start_worker(messages: Any) -> None:
-    import torch
-
     global _messages
     _messages = messages
     threading.Thread(target=_follow_parent, daemon=True).start()

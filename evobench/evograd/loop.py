@@ -33,6 +33,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from evobench.evograd.outer import Outer, OuterSettings
+from evobench.evograd.relaxations import replace_worst
 from evobench.evograd.space import Space, Streams, reflect, take
 from evobench.problems import Problem
 from evobench.record import RunRecord, history_points
@@ -295,12 +296,10 @@ class Generation:
         stepped = reflect(point - self.radius * (gradient / norm), self.algorithm.space)
         stepped_value = self.evaluate(stepped)
         better = stepped_value < value
-        self.radius = torch.where(better[..., None], 2 * self.radius, self.radius / 2).clamp(
-            torch.finfo(x.dtype).tiny, float("inf")
-        )
-        worst = fitness.argmax(1, keepdim=True)
-        place = better & (torch.arange(x.shape[1], device=x.device) == worst)
-        return torch.where(place[..., None], stepped, x), torch.where(place, stepped_value, fitness)
+        longer, shorter = 2 * self.radius, self.radius / 2
+        self.radius = torch.where(better[..., None], longer, shorter).clamp(min=torch.finfo(x.dtype).tiny)
+        replaced_x, replaced = replace_worst(x, fitness, stepped, stepped_value)
+        return torch.where(better[..., None], replaced_x, x), torch.where(better, replaced, fitness)
 
 
 class _Recorder:
