@@ -138,6 +138,7 @@ def run(
     gradient_cost: Annotated[
         str | None, _option("gradient-cost", "Evaluations charged for a gradient [*].", "X")
     ] = None,
+    compile: Annotated[bool, _option("compile", "Turn generations into machine code first: see the README.")] = False,
     out: Annotated[str | None, _option("out", "The experiment's directory [results/NAME].", "DIR")] = None,
     jobs: Annotated[str | None, _option("jobs", "Worker processes [one a core].", "N")] = None,
     fresh: Annotated[bool, _option("fresh", "Forget the stored runs of these cells and seeds first.")] = False,
@@ -180,6 +181,7 @@ def run(
             "shift": shift,
             "protocol": protocol,
             "gradient_cost": gradient_cost,
+            "compile": compile or None,
         }
         flags = {key: value for key, value in asked.items() if value is not None}
         experiment = _experiment(config, flags, settings or [])

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import shutil
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from evobench.algorithms import ALGORITHMS, shown
 from evobench.baselines import pymoo as pymoo_baselines
+from evobench.evograd.space import STREAMS
 from evobench.problems import FUNCTIONS, PAPER_FUNCTIONS, Problem, make_problem, source_digest
 
 PAPER_ALGORITHMS = ("ga", "ga_diff", "de", "de_diff", "pso", "pso_diff", "cmaes", "cmaes_diff")
@@ -97,6 +101,7 @@ class Cell(BaseModel):
     gradient_cost: float
     dtype: str
     device: str
+    compile: bool = False
     settings: dict[str, Any]
 
     @property
@@ -104,12 +109,14 @@ class Cell(BaseModel):
         """12 hex digits over everything that can change a result, and nothing else.
 
         The protocol's name is left out, since its parts are in. A baseline's results depend on
-        the versions of pymoo and cma, a tensor program's on its dtype and kind of device, a user's
-        function on the source of its module.
+        the versions of pymoo and cma, a tensor program's on its dtype, its kind of device, its
+        random streams and whether it is compiled, a user's function on the source of its module.
         """
-        content = self.model_dump(exclude={"protocol", "backend"})
+        content = self.model_dump(exclude={"protocol", "backend"} | ({"compile"} if not self.compile else set()))
         if self.backend == "pymoo":
             content["versions"] = pymoo_baselines.VERSIONS
+        else:
+            content["streams"] = STREAMS
         if ":" in self.fn:
             content["source"] = source_digest(self.fn)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
@@ -141,6 +148,7 @@ class Experiment(BaseModel):
     gradient_cost: float | None = Field(None, ge=0, allow_inf_nan=False)
     dtype: Literal["float32", "float64"] | None = None
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    compile: bool = False
     settings: dict[str, dict[str, Any]] = {}
 
     @field_validator("algo", "fn", "dim", mode="before")
@@ -226,6 +234,8 @@ class Experiment(BaseModel):
                 small or too large for it, or its device or function is not there.
         """
         device = resolve_device(self.device)
+        if self.compile:
+            check_compiler(device)
         cells = []
         for backend in ("evograd", "pymoo"):
             for dim in self.dim:
@@ -266,6 +276,7 @@ class Experiment(BaseModel):
             gradient_cost=gradient_cost if tensors else 0.0,
             dtype=(self.dtype or parts["dtype"]) if tensors else "float64",
             device=device if tensors else "cpu",
+            compile=self.compile and tensors,
             settings=algorithm.configure(self.settings.get(name, {})).model_dump(),
         )
 
@@ -291,6 +302,17 @@ def resolve_device(device: str) -> str:
     if device == "mps":
         raise ValueError("device 'mps' has no float64, which objective values need: choose cpu or auto")
     return device
+
+
+def check_compiler(device: str) -> None:
+    """What torch.compile needs must be there.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if device == "cpu" and shutil.which(compiler) is None:
+        raise ValueError(f"compile needs a C++ compiler, and {compiler!r} is not there: install one, or name it in CXX")
 
 
 def one_sentence(error: ValidationError) -> str:

@@ -199,6 +199,7 @@ def execute(task: Task, progress: Progress) -> list[RunRecord]:
         gradient_cost=cell.gradient_cost,
         dtype=getattr(torch, cell.dtype),
         device=cell.device,
+        compile=cell.compile,
         progress=progress,
     )
 
@@ -207,7 +208,8 @@ def rows(task: Task, records: Sequence[RunRecord], experiment: str, origin: dict
     """A task's records as rows of the two tables."""
     cell = task.cell
     f_opt = make_problem(cell.fn, cell.dim).f_opt
-    about = cell.model_dump() | {"settings": json.dumps(cell.settings, sort_keys=True)}
+    settings = cell.settings | ({"compile": True} if cell.compile else {})
+    about = cell.model_dump(exclude={"compile"}) | {"settings": json.dumps(settings, sort_keys=True)}
     shared = {"experiment": experiment, **about, "settings_hash": cell.settings_hash, **origin}
     runs = pd.DataFrame(
         {

@@ -233,6 +233,7 @@ CHANGES = {
     "gradient_cost": 1.0,
     "dtype": "float32",
     "device": "cuda",
+    "compile": True,
     "settings": {"eta_c": 14.0, "crossover_rate": 0.9, "eta_m": 20.0},
 }
 

@@ -142,7 +142,8 @@ class CMAES:
 
     def init(self, rng: Streams, evaluate: Evaluate) -> tuple[Params, State]:
         space = self.space
-        _ = self.max_log_sigma, self._by_rank  # known from here on: a generation must not wait for the device
+        # Known from here on: a generation must not wait for the device.
+        _ = self.max_log_sigma, self._by_rank, self.constants, self.expected_norm
         default = CENTRE_STD if space.init == "centre" else 0.1 * self.width
         eye = torch.eye(space.dim, dtype=space.lower.dtype, device=space.lower.device)
         eye = eye.expand(space.seeds, -1, -1).contiguous()

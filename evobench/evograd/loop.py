@@ -19,20 +19,21 @@ Nothing inside a generation waits for the device.
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from evobench.evograd.outer import Outer, OuterSettings
+from evobench.evograd.outer import OuterSettings, OuterState, schedule, start, step
 from evobench.evograd.relaxations import replace_worst
 from evobench.evograd.space import Space, Streams, reflect, take
 from evobench.problems import Problem
@@ -93,24 +94,39 @@ class Algorithm(Protocol):
         ...
 
 
+class Best(NamedTuple):
+    """The best so far of each run."""
+
+    x: Float[Tensor, "seeds 1 dim"]
+    f: Float[Tensor, "seeds 1"]  # float64
+
+
+class Carry(NamedTuple):
+    """Everything that a generation changes, as tensors: what one generation hands to the next."""
+
+    params: Any
+    state: Any
+    outer: OuterState | None
+    best: Best
+    radius: Float[Tensor, "seeds 1 1"]  # length of the next guarded step
+
+
 class Evaluator:
     """The only gate to the objective: counts, keeps the best, and turns NaN and inf into worst."""
 
-    def __init__(self, problem: Problem, space: Space) -> None:
-        self.problem = problem
+    def __init__(self, problem: Problem, best: Best) -> None:
+        self.problem, self.best = problem, best
         self.f_evals = self.g_evals = 0
-        device = space.lower.device
-        self.best_f = torch.full((space.seeds, 1), torch.inf, dtype=torch.float64, device=device)
-        self.best_x = space.centre.expand(space.seeds, 1, space.dim)
 
     def __call__(self, x: Float[Tensor, "seeds n dim"]) -> Float[Tensor, "seeds n"]:
         fitness = self.problem(x)
         fitness = torch.where(fitness.isfinite(), fitness, torch.inf)
         self.f_evals += x.shape[1]
         value, row = fitness.min(1, keepdim=True)
-        better = value < self.best_f
-        self.best_f = torch.where(better, value, self.best_f)
-        self.best_x = torch.where(better[..., None], take(x, row), self.best_x)
+        better = value < self.best.f
+        self.best = Best(
+            torch.where(better[..., None], take(x, row), self.best.x), torch.where(better, value, self.best.f)
+        )
         return fitness
 
     def gradients(
@@ -118,7 +134,8 @@ class Evaluator:
     ) -> dict[str, Tensor]:
         """Gradients of each run's objective at `points_of(at)` with respect to `at`, by name.
 
-        The value comes along with the gradient; the two together count as one gradient.
+        The value comes along with the gradient; the two together count as one gradient. What is not
+        finite in it counts as 0.
         """
         self.g_evals += 1
         leaves = {name: value.detach().requires_grad_() for name, value in at.items()}
@@ -126,7 +143,8 @@ class Evaluator:
             # A sum over runs: each run's gradient is its own, since no tensor mixes them.
             loss = self.problem(points_of(leaves)).sum()
             grads = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
-        return dict(zip(leaves, grads, strict=True))
+        finite = (torch.where(grad.isfinite(), grad, 0.0) for grad in grads)
+        return dict(zip(leaves, finite, strict=True))
 
 
 def run_batch(
@@ -141,6 +159,7 @@ def run_batch(
     gradient_cost: float = 0.0,
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
+    compile: bool = False,
     progress: Callable[[float, float], None] = lambda share, best: None,
 ) -> list[RunRecord]:
     """Run all seeds as one tensor program.
@@ -152,6 +171,9 @@ def run_batch(
         init: `uniform` or `centre`.
         dtype: of the state. Objective values are float64 and noise is float32 always, so that runs
             of either dtype share their noise.
+        compile: turn the generation into machine code first (torch.compile): up to a minute, some
+            seconds where the compiler's cache has it, then two to four times as fast. The last bits
+            are other ones, and with them the course of a chaotic run.
         progress: called now and then with (share of the budget spent, best value of any run).
 
     Returns:
@@ -161,170 +183,220 @@ def run_batch(
     # A batch of one takes other BLAS kernels than a larger one: it gets itself for company.
     batch = tuple(seeds) * 2 if len(seeds) == 1 else tuple(seeds)
     space = Space.of(problem, len(batch), pop_size, init, dtype, device)
-    algorithm = make(space)
-    evaluate = Evaluator(problem.to(device), space)
-    rng = Streams(batch, torch.float32, device)
-    with torch.no_grad(), _threads_for(space):
+    algorithm, problem = make(space), problem.to(device)
+    with torch.no_grad(), _threads_for(space, compile) as threads:
+        rng = Streams(batch, torch.float32, device)
+        evaluate = Evaluator(problem, nothing_yet(space))
         params, state = algorithm.init(rng, evaluate)
-        step = Generation(algorithm, params, evaluate, gradient)
-        generations = int((budget - evaluate.f_evals) // (step.f_evals + gradient_cost * step.g_evals))
+        generation = Generation(algorithm, problem, gradient)
+        carry = generation.first(params, state, evaluate.best)
+        cost = generation.f_evals + gradient_cost * generation.g_evals
+        count = int((budget - evaluate.f_evals) // cost)
         first = 0 if algorithm.evaluates_start else 1
-        points = (history_points(generations + 1 - first) + first).tolist()
-        recorder = _Recorder(space, points)
-        recorder(0, evaluate, gradient_cost, algorithm, params)
+        columns = {point: column for column, point in enumerate((history_points(count + 1 - first) + first).tolist())}
+        recorder = _Recorder(space, [evaluate.f_evals + cost * point for point in columns])
+        turn = _compiled(generation, device) if compile else generation
+        if 0 in columns:
+            recorder(0, carry.best, algorithm.learned(carry.params))
         looked = time.perf_counter()
-        for generation, noise in enumerate(_noises(algorithm, rng, generations), start=1):
-            params, state = step(params, state, noise)
-            recorder(generation, evaluate, gradient_cost, algorithm, params)
+        for number, noise in enumerate(_noises(algorithm, rng, count, ahead=threads == 1), start=1):
+            carry = turn(carry, noise)
+            if number in columns:
+                recorder(columns[number], carry.best, algorithm.learned(carry.params))
             if (now := time.perf_counter()) - looked > _PROGRESS_EVERY:
                 looked = now
-                progress(generation / generations, float(evaluate.best_f.min()))
-        evaluate.best_f.cpu()  # the device may be behind; its seconds count
-    return recorder.records(seeds, evaluate, time.perf_counter() - started)
+                progress(number / count, float(carry.best.f.min()))
+        carry.best.f.cpu()  # the device may be behind; its seconds count
+    f_evals, g_evals = evaluate.f_evals + count * generation.f_evals, count * generation.g_evals
+    return recorder.records(seeds, carry.best, f_evals, g_evals, time.perf_counter() - started)
 
 
-def _noises(algorithm: Algorithm, rng: Streams, count: int) -> Iterator[Any]:
+def nothing_yet(space: Space) -> Best:
+    """The best of runs that have evaluated nothing."""
+    value = torch.full((space.seeds, 1), torch.inf, dtype=torch.float64, device=space.lower.device)
+    return Best(space.centre.expand(space.seeds, 1, space.dim).contiguous(), value)
+
+
+def _compiled(generation: Generation, device: str) -> Callable[[Carry, Any], Carry]:
+    """The same generation as machine code, fused into few passes over memory."""
+    torch.compiler.reset()  # every algorithm and problem is a program of its own
+    # On the CPU a C++ wrapper, which costs less time a call than the one in Python.
+    program = torch.compile(
+        generation.__call__, fullgraph=True, dynamic=False, options={"cpp_wrapper": device == "cpu"}
+    )
+    # The first turn runs as it is: in what it returns, and from then on, the same fields share a
+    # tensor, and a program is compiled for one such pattern.
+    turns: Iterator[Callable[[Carry, Any], Carry]] = itertools.chain([generation], itertools.repeat(program))
+
+    def turn(carry: Carry, noise: Any) -> Carry:
+        with torch._dynamo.config.patch(trace_autograd_ops=True):
+            return next(turns)(carry, noise)
+
+    return turn
+
+
+def _noises(algorithm: Algorithm, rng: Streams, count: int, ahead: bool) -> Iterator[Any]:
     """The noise of `count` generations.
 
-    Random numbers are serial on a CPU and need no parameters, so a spare core draws the next
-    generation's while this one is computed. The streams are consumed in the same order.
+    Random numbers need no parameters: where the generation leaves a core free (`ahead`), that core
+    draws the next generation's meanwhile. The streams are consumed in the same order.
     """
     in_a_pool = multiprocessing.parent_process() is not None  # there every core has its own run
-    if rng.device != "cpu" or in_a_pool or (os.cpu_count() or 1) == 1:
+    if not ahead or rng.device != "cpu" or in_a_pool or (os.cpu_count() or 1) == 1:
         for _ in range(count):
             yield algorithm.noise(rng)
         return
     with ThreadPoolExecutor(1) as spare:
-        ahead = spare.submit(algorithm.noise, rng)
+        following = spare.submit(algorithm.noise, rng)
         for _ in range(count):
-            noise, ahead = ahead.result(), spare.submit(algorithm.noise, rng)
+            noise, following = following.result(), spare.submit(algorithm.noise, rng)
             yield noise
 
 
 @contextmanager
-def _threads_for(space: Space) -> Iterator[None]:
+def _threads_for(space: Space, compile: bool) -> Iterator[int]:
     """One thread where tensors are small: there, sharing an operation costs more than it saves.
 
-    The number of runs has no say, since the number of threads may touch a last bit.
+    The number of runs has no say, since the number of threads may touch a last bit. A compiled
+    generation has few, large passes to share.
     """
     before = torch.get_num_threads()
-    if space.pop * space.dim < _SHARED_FROM:
-        torch.set_num_threads(1)
+    threads = before if compile or space.pop * space.dim >= _SHARED_FROM else 1
+    torch.set_num_threads(threads)
     try:
-        yield
+        yield threads
     finally:
         torch.set_num_threads(before)
 
 
 class Generation:
-    """One turn of Listing 1 for one algorithm and one variant.
+    """One turn of Listing 1 for one algorithm and one variant: a pure function of tensors.
 
     `f_evals` and `g_evals` are what a turn costs each run.
     """
 
-    def __init__(self, algorithm: Algorithm, params: Any, evaluate: Evaluator, gradient: Gradient) -> None:
-        self.algorithm, self.evaluate, self.gradient = algorithm, evaluate, gradient
-        fixed = {*algorithm.settings.fixed, *(algorithm.solutions if gradient == "guarded" else ())}
-        self.learn = () if gradient == "off" else tuple(name for name in params._fields if name not in fixed)
-        self.outer = Outer(self._learned(params), algorithm.settings) if self.learn else None
-        self.radius = algorithm.space.full(algorithm.settings.lr, 1, 1)
+    def __init__(self, algorithm: Algorithm, problem: Problem, gradient: Gradient) -> None:
+        self.algorithm, self.problem, self.gradient = algorithm, problem, gradient
         guarded = gradient == "guarded"
+        unlearned = {*algorithm.settings.fixed, *(algorithm.solutions if guarded else ())}
+        learnable = algorithm.settings.learnable if gradient != "off" else ()
+        self.learn = tuple(name for name in learnable if name not in unlearned)
         self.f_evals = algorithm.space.pop + guarded
         self.g_evals = bool(self.learn) + guarded
 
-    def __call__(self, params: Any, state: Any, noise: Any) -> tuple[Any, Any]:
-        x, carry = self.algorithm.propose(params, state, noise)
-        fitness = self.evaluate(x)
+    def first(self, params: Any, state: Any, best: Best) -> Carry:
+        """What the first turn starts from."""
+        settings = self.algorithm.settings
+        outer = start(self._learned(params), settings) if self.learn else None
+        return Carry(params, state, outer, best, self.algorithm.space.full(settings.lr, 1, 1))
+
+    def __call__(self, carry: Carry, noise: Any) -> Carry:
+        params, state, radius = carry.params, carry.state, carry.radius
+        evaluate = Evaluator(self.problem, carry.best)
+        x, made = self.algorithm.propose(params, state, noise)
+        fitness = evaluate(x)
         winner = fitness.argmin(1, keepdim=True)
-        grads = self._winners_path(params, state, noise, winner, fitness) if self.outer else {}
+        grads = self._winners_path(carry, noise, winner, fitness, evaluate)
         if self.gradient == "guarded":
-            x, fitness = self._refine(x, fitness, winner)
-        committed, state = self.algorithm.commit(params, state, noise, x, fitness, carry)
+            x, fitness, radius = self._refine(x, fitness, winner, radius, evaluate)
+        committed, state = self.algorithm.commit(params, state, noise, x, fitness, made)
         if self.gradient == "overwritten":
             # The candidates were computed before the step, and the commit copies them over it.
-            stepped = self._outer_step(params, grads, fitness)
+            outer, stepped = self._outer_step(carry.outer, params, grads, fitness, evaluate)
             solutions = {name: getattr(committed, name) for name in self.algorithm.solutions}
-            return stepped._replace(**solutions), state
-        return self._outer_step(committed, grads, fitness), state
+            return Carry(stepped._replace(**solutions), state, outer, evaluate.best, radius)
+        outer, stepped = self._outer_step(carry.outer, committed, grads, fitness, evaluate)
+        return Carry(stepped, state, outer, evaluate.best, radius)
 
     def _learned(self, params: Any) -> dict[str, Tensor]:
         return {name: getattr(params, name) for name in self.learn}
 
     def _winners_path(
-        self, params: Any, state: Any, noise: Any, winner: Int[Tensor, "seeds 1"], fitness: Float[Tensor, "seeds pop"]
+        self,
+        carry: Carry,
+        noise: Any,
+        winner: Int[Tensor, "seeds 1"],
+        fitness: Float[Tensor, "seeds pop"],
+        evaluate: Evaluator,
     ) -> dict[str, Tensor]:
         """Gradient of the generation's best fitness with respect to every learned parameter."""
+        if not self.learn:
+            return {}
         its_noise = type(noise)(*(take(value, winner) for value in noise[:-1]), rows=winner)
 
         def winner_of(leaves: dict[str, Tensor]) -> Tensor:
-            return self.algorithm.propose(params._replace(**leaves), state, its_noise)[0]
+            return self.algorithm.propose(carry.params._replace(**leaves), carry.state, its_noise)[0]
 
-        grads = self.evaluate.gradients(winner_of, self._learned(params))
+        grads = evaluate.gradients(winner_of, self._learned(carry.params))
         if self.gradient == "overwritten" and self.algorithm.elitist:
             # As released, the loss is taken after elitism: it is a constant where no child wins.
-            wins = take(fitness, winner) <= self.evaluate.best_f
+            wins = take(fitness, winner) <= evaluate.best.f
             grads = {
                 name: torch.where(wins.view(-1, *[1] * (grad.ndim - 1)), grad, 0.0) for name, grad in grads.items()
             }
         return grads
 
-    def _outer_step(self, params: Any, grads: dict[str, Tensor], fitness: Float[Tensor, "seeds pop"]) -> Any:
+    def _outer_step(
+        self,
+        outer: OuterState | None,
+        params: Any,
+        grads: dict[str, Tensor],
+        fitness: Float[Tensor, "seeds pop"],
+        evaluate: Evaluator,
+    ) -> tuple[OuterState | None, Any]:
         """Adam on everything learned, then the plateau schedule on the generation's loss."""
-        if self.outer is None:
-            return params
-        moved = self.outer.step(self._learned(params), grads)
+        if outer is None:
+            return None, params
+        outer, moved = step(outer, self._learned(params), grads)
         # As released, elitism comes before the loss, which then is the best so far.
         elite = self.gradient == "overwritten" and self.algorithm.elitist
-        self.outer.schedule(self.evaluate.best_f[:, 0] if elite else fitness.amin(1))
-        return params._replace(**moved)
+        loss = evaluate.best.f[:, 0] if elite else fitness.amin(1)
+        return schedule(outer, loss, self.algorithm.settings), params._replace(**moved)
 
     def _refine(
-        self, x: Float[Tensor, "seeds pop dim"], fitness: Float[Tensor, "seeds pop"], winner: Int[Tensor, "seeds 1"]
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        x: Float[Tensor, "seeds pop dim"],
+        fitness: Float[Tensor, "seeds pop"],
+        winner: Int[Tensor, "seeds 1"],
+        radius: Float[Tensor, "seeds 1 1"],
+        evaluate: Evaluator,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """A guarded step: along −∇f from a good point, kept only where it is better.
 
         Its length doubles when it is kept and halves when it is not. What is kept takes the place
         of the generation's worst candidate.
         """
         if self.algorithm.refines == "best":
-            point, value = self.evaluate.best_x, self.evaluate.best_f
+            point, value = evaluate.best
         else:
             point, value = take(x, winner), take(fitness, winner)
-        gradient = self.evaluate.gradients(lambda at: at["x"], {"x": point})["x"]
-        gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
-        norm = torch.linalg.vector_norm(gradient, dim=-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
-        stepped = reflect(point - self.radius * (gradient / norm), self.algorithm.space)
-        stepped_value = self.evaluate(stepped)
+        gradient = evaluate.gradients(lambda at: at["x"], {"x": point})["x"]
+        tiny = torch.finfo(x.dtype).tiny
+        norm = torch.linalg.vector_norm(gradient, dim=-1, keepdim=True).clamp(min=tiny)
+        stepped = reflect(point - radius * (gradient / norm), self.algorithm.space)
+        stepped_value = evaluate(stepped)
         better = stepped_value < value
-        longer, shorter = 2 * self.radius, self.radius / 2
-        self.radius = torch.where(better[..., None], longer, shorter).clamp(min=torch.finfo(x.dtype).tiny)
+        radius = torch.where(better[..., None], 2 * radius, radius / 2).clamp(min=tiny)
         replaced_x, replaced = replace_worst(x, fitness, stepped, stepped_value)
-        return torch.where(better[..., None], replaced_x, x), torch.where(better, replaced, fitness)
+        return torch.where(better[..., None], replaced_x, x), torch.where(better, replaced, fitness), radius
 
 
 class _Recorder:
     """History on the device: room for every point is taken at the start."""
 
-    def __init__(self, space: Space, points: Sequence[int]) -> None:
-        self.column = {point: index for index, point in enumerate(points)}
-        self.evals = [0.0] * len(points)
-        self.history = torch.empty(space.seeds, len(points), dtype=torch.float64, device=space.lower.device)
+    def __init__(self, space: Space, evals: Sequence[float]) -> None:
+        self.evals = np.array(evals, dtype=float)
+        self.history = torch.empty(space.seeds, len(evals), dtype=torch.float64, device=space.lower.device)
         self.learned: dict[str, Tensor] = {}
 
-    def __call__(
-        self, generation: int, evaluate: Evaluator, gradient_cost: float, algorithm: Algorithm, params: Any
-    ) -> None:
-        column = self.column.get(generation)
-        if column is None:
-            return
-        self.evals[column] = evaluate.f_evals + gradient_cost * evaluate.g_evals
-        self.history[:, column] = evaluate.best_f[:, 0]
-        for name, value in algorithm.learned(params).items():
+    def __call__(self, column: int, best: Best, learned: dict[str, Float[Tensor, " seeds"]]) -> None:
+        self.history[:, column] = best.f[:, 0]
+        for name, value in learned.items():
             self.learned.setdefault(name, torch.full_like(self.history, torch.nan))[:, column] = value
 
-    def records(self, seeds: Sequence[int], evaluate: Evaluator, wall_s: float) -> list[RunRecord]:
+    def records(self, seeds: Sequence[int], best: Best, f_evals: int, g_evals: int, wall_s: float) -> list[RunRecord]:
         """One record a seed; the only transfer from the device."""
-        best_f, best_x = evaluate.best_f[:, 0].cpu().numpy(), evaluate.best_x[:, 0].double().cpu().numpy()
+        best_f, best_x = best.f[:, 0].cpu().numpy(), best.x[:, 0].double().cpu().numpy()
         history = self.history.cpu().numpy()
         learned = {name: value.cpu().numpy() for name, value in self.learned.items()}
         return [
@@ -332,12 +404,12 @@ class _Recorder:
                 seed=seed,
                 best_f=float(best_f[row]),
                 best_x=best_x[row],
-                f_evals=evaluate.f_evals,
-                g_evals=evaluate.g_evals,
+                f_evals=f_evals,
+                g_evals=g_evals,
                 stop_reason="budget",
                 wall_s=wall_s,
                 batch_size=len(seeds),
-                evals=np.array(self.evals),
+                evals=self.evals,
                 history=history[row],
                 learned={name: value[row] for name, value in learned.items()},
             )

@@ -7,10 +7,10 @@ each has a learning rate and a plateau counter of its own; both follow torch.opt
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
@@ -41,40 +41,58 @@ class OuterSettings(BaseModel):
         return value
 
 
-class Outer:
-    """Adam over named tensors `[S, …]`, its moments and its per-run learning rate."""
+class OuterState(NamedTuple):
+    """Adam's moments `[S, …]` by name of parameter, and what each run's plateau schedule remembers."""
 
-    def __init__(self, params: Mapping[str, Tensor], settings: OuterSettings) -> None:
-        self.settings = settings
-        self.first = {name: torch.zeros_like(value) for name, value in params.items()}
-        self.second = {name: torch.zeros_like(value) for name, value in params.items()}
-        some = next(iter(params.values()))
-        self.steps = 0
-        self.lr = some.new_full((some.shape[0],), settings.lr)
-        self.best = torch.full((some.shape[0],), torch.inf, dtype=torch.float64, device=some.device)
-        self.bad = torch.zeros(some.shape[0], dtype=torch.int32, device=some.device)
+    first: dict[str, Tensor]
+    second: dict[str, Tensor]
+    decay1: Float[Tensor, ""]  # β₁ᵗ, β₂ᵗ: float64, on the device, for the bias corrections
+    decay2: Float[Tensor, ""]
+    lr: Float[Tensor, " seeds"]
+    best: Float[Tensor, " seeds"]  # the loss that counts as progress so far
+    bad: Int[Tensor, " seeds"]  # generations without progress
 
-    def step(self, params: Mapping[str, Tensor], grads: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Parameters after one Adam step. A gradient that is not finite counts as 0."""
-        self.steps += 1
-        scale = self.lr / (1 - _BETA1**self.steps)
-        correction = (1 - _BETA2**self.steps) ** 0.5
-        moved = {}
-        for name, grad in grads.items():
-            grad = torch.nan_to_num(grad, nan=0.0, posinf=0.0, neginf=0.0)
-            first = self.first[name].lerp_(grad, 1 - _BETA1)
-            second = self.second[name].mul_(_BETA2).addcmul_(grad, grad, value=1 - _BETA2)
-            denominator = second.sqrt().div_(correction).add_(_EPS)
-            rate = scale.view(-1, *[1] * (grad.ndim - 1))
-            moved[name] = torch.addcmul(params[name], first / denominator, rate, value=-1)
-        return moved
 
-    def schedule(self, loss: Float[Tensor, " seeds"]) -> None:
-        """ReduceLROnPlateau, run by run, on the generation's loss."""
-        better = loss < self.best * (1 - _THRESHOLD)
-        self.best = torch.where(better, loss, self.best)
-        self.bad = torch.where(better, 0, self.bad + 1)
-        over = self.bad > self.settings.plateau_patience
-        lower = (self.lr * self.settings.plateau_factor).clamp(min=self.settings.min_lr)
-        self.lr = torch.where(over & (self.lr - lower > _LR_EPS), lower, self.lr)
-        self.bad = torch.where(over, 0, self.bad)
+def start(params: Mapping[str, Tensor], settings: OuterSettings) -> OuterState:
+    """Zero moments for the named parameters, and the first learning rate."""
+    some = next(iter(params.values()))
+    seeds, device = some.shape[0], some.device
+    return OuterState(
+        first={name: torch.zeros_like(value) for name, value in params.items()},
+        second={name: torch.zeros_like(value) for name, value in params.items()},
+        decay1=torch.ones((), dtype=torch.float64, device=device),
+        decay2=torch.ones((), dtype=torch.float64, device=device),
+        lr=some.new_full((seeds,), settings.lr),
+        best=torch.full((seeds,), torch.inf, dtype=torch.float64, device=device),
+        bad=torch.zeros(seeds, dtype=torch.int32, device=device),
+    )
+
+
+def step(
+    state: OuterState, params: Mapping[str, Tensor], grads: Mapping[str, Tensor]
+) -> tuple[OuterState, dict[str, Tensor]]:
+    """One Adam step on finite gradients: the new state and the moved parameters."""
+    decay1, decay2 = _BETA1 * state.decay1, _BETA2 * state.decay2
+    scale = state.lr / (1 - decay1)
+    correction = (1 - decay2).sqrt()
+    first, second, moved = {}, {}, {}
+    for name, grad in grads.items():
+        first[name] = state.first[name].lerp(grad, 1 - _BETA1)
+        second[name] = (state.second[name] * _BETA2).addcmul_(grad, grad, value=1 - _BETA2)
+        denominator = second[name].sqrt().div_(correction).add_(_EPS)
+        rate = scale.view(-1, *[1] * (grad.ndim - 1))
+        moved[name] = torch.addcmul(params[name], first[name] / denominator, rate, value=-1)
+    return state._replace(first=first, second=second, decay1=decay1, decay2=decay2), moved
+
+
+def schedule(state: OuterState, loss: Float[Tensor, " seeds"], settings: OuterSettings) -> OuterState:
+    """ReduceLROnPlateau, run by run, on the generation's loss."""
+    better = loss < state.best * (1 - _THRESHOLD)
+    bad = torch.where(better, 0, state.bad + 1)
+    over = bad > settings.plateau_patience
+    lower = (state.lr * settings.plateau_factor).clamp(min=settings.min_lr)
+    return state._replace(
+        best=torch.where(better, loss, state.best),
+        bad=torch.where(over, 0, bad),
+        lr=torch.where(over & (state.lr - lower > _LR_EPS), lower, state.lr),
+    )

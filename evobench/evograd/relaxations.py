@@ -107,7 +107,8 @@ def fitness_logits(fitness: Float[Tensor, "seeds pop"], dtype: torch.dtype) -> F
     An individual without a finite value gets the lowest logit that is finite.
     """
     best = fitness.amin(-1, keepdim=True)
-    return (best - fitness).nan_to_num(nan=0.0).clamp(min=torch.finfo(torch.float32).min / 4).to(dtype)
+    lowest = torch.finfo(torch.float32).min / 4
+    return torch.where(fitness.isinf(), lowest, best - fitness).clamp(min=lowest).to(dtype)
 
 
 def sbx_spread(u: Tensor) -> Tensor:

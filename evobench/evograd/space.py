@@ -6,6 +6,7 @@ with the seed axis, and rows of different seeds never meet.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,36 +21,61 @@ CENTRE_STD = 0.5
 """Standard deviation of the start at the box centre, in units of x (the authors' code)."""
 
 _SMALLEST_UNIFORM = 2.0**-25
-"""Half the spacing of float32 uniforms: keeps logarithms of uniform draws finite."""
+"""Half the spacing of torch's float32 uniforms: keeps their logarithms finite."""
+
+_MANTISSA, _ONE = np.uint32(0x007FFFFF), np.uint32(0x3F800000)
+"""Of a float32: its 23 bits of mantissa, and the pattern of 1.0."""
+
+_BELOW_ONE = np.float32(1 - 2.0**-24)
+
+
+STREAMS = "SFC64 uniforms, torch normals"
+"""Names the streams: other streams make other runs, and a cell's settings_hash covers it."""
 
 
 class Streams:
-    """One random stream a seed, so that a run depends on its own seed alone."""
+    """One random stream a seed, so that a run depends on its own seed alone.
+
+    On the CPU uniforms come from SFC64, several times as fast as torch's generator; normals, and
+    everything on a GPU, come from torch.
+    """
 
     def __init__(self, seeds: Sequence[int], dtype: torch.dtype, device: torch.device | str) -> None:
         self.dtype, self.device = dtype, device
         self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        self.bits = [np.random.SFC64(seed) for seed in seeds] if str(device) == "cpu" else []
 
     def uniform(self, *shapes: tuple[int, ...]) -> list[Float[Tensor, "seeds ..."]]:
         """One tensor a shape, `[S, *shape]`, uniform on the open interval (0, 1)."""
-        flat = self._draw(Tensor.uniform_, shapes).clamp_(min=_SMALLEST_UNIFORM)
-        return self._split(flat, shapes)
+        total = _total(shapes)
+        if not self.bits:
+            return self._split(self._draw(Tensor.uniform_, total).clamp_(min=_SMALLEST_UNIFORM), shapes)
+        pairs = (total + 1) // 2  # SFC64 gives two words at once
+        words = np.concatenate([bits.random_raw(pairs) for bits in self.bits]).view(np.uint32)
+        words &= _MANTISSA
+        words |= _ONE  # 1 + k/2²³, as a float32
+        flat = words.view(np.float32)
+        flat -= _BELOW_ONE  # (2k + 1)/2²⁴, exactly
+        return self._split(torch.from_numpy(flat.reshape(len(self.bits), 2 * pairs)[:, :total]), shapes)
 
     def normal(self, *shapes: tuple[int, ...]) -> list[Float[Tensor, "seeds ..."]]:
         """One tensor a shape, `[S, *shape]`, standard normal."""
-        return self._split(self._draw(Tensor.normal_, shapes), shapes)
+        return self._split(self._draw(Tensor.normal_, _total(shapes)), shapes)
 
-    def _draw(self, fill: object, shapes: Sequence[tuple[int, ...]]) -> Tensor:
+    def _draw(self, fill: object, total: int) -> Tensor:
         """A single draw a seed for all shapes: this loop's overhead is paid once a generation."""
-        total = sum(int(np.prod(shape)) for shape in shapes)
-        flat = torch.empty(len(self.generators), total, dtype=self.dtype, device=self.device)
+        flat = torch.empty(len(self.generators), total, dtype=torch.float32, device=self.device)
         for row, generator in zip(flat.unbind(0), self.generators, strict=True):
             fill(row, generator=generator)  # type: ignore[operator]
         return flat
 
     def _split(self, flat: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
-        parts = flat.split([int(np.prod(shape)) for shape in shapes], dim=1)
+        parts = flat.to(self.dtype).split([math.prod(shape) for shape in shapes], dim=1)
         return [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _total(shapes: Sequence[tuple[int, ...]]) -> int:
+    return sum(math.prod(shape) for shape in shapes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +146,7 @@ def reflect(x: Float[Tensor, "seeds n dim"], space: Space) -> Float[Tensor, "see
     phase = distance - torch.floor(distance / (2 * width)) * (2 * width)  # there and back
     back = width - (phase - width).abs()
     folded = inside - torch.copysign(back, excess)
-    return torch.nan_to_num(folded, nan=0.0).clamp(space.lower, space.upper)
+    return torch.where(folded.isnan(), 0.0, folded).clamp(space.lower, space.upper)
 
 
 def take(tensor: Float[Tensor, "seeds pop ..."], rows: Int[Tensor, "seeds n"] | None) -> Float[Tensor, "seeds n ..."]:
