@@ -1,7 +1,7 @@
 """What to run: the validated model of a configs/*.yaml file and of the command line's flags.
 
-An `Experiment` is a product of algorithms, functions and dimensions; each point of it is a `Cell`,
-and each cell has one row per seed in the store.
+An `Experiment` is a product of algorithms, functions and dimensions, and those that `also` adds;
+each point of it is a `Cell`, and each cell has one row per seed in the store.
 """
 
 from __future__ import annotations
@@ -150,6 +150,8 @@ class Experiment(BaseModel):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     compile: bool = False
     settings: dict[str, dict[str, Any]] = {}
+    also: tuple[dict[str, Any], ...] = ()
+    """Further products, each given by the keys in which it differs from this one."""
 
     @field_validator("algo", "fn", "dim", mode="before")
     @classmethod
@@ -226,6 +228,27 @@ class Experiment(BaseModel):
             ALGORITHMS[name].configure(overrides)
         return self
 
+    @model_validator(mode="after")
+    def _check_also(self) -> Experiment:
+        for other in self.also:
+            for key in ("name", "seeds", "also"):
+                if key in other:
+                    raise ValueError(f"'{key}' cannot be changed under 'also': it is the whole experiment's")
+        self.products()
+        return self
+
+    def products(self) -> list[Experiment]:
+        """This product, and each that `also` adds."""
+        mine = self.model_dump(exclude={"also"})
+        others = []
+        for other in self.also:
+            content = {**mine, **other}
+            algos = Experiment.model_validate({**content, "settings": {}}).algo
+            if "settings" not in other:  # those of algorithms that are left out go too
+                content["settings"] = {name: given for name, given in self.settings.items() if name in algos}
+            others.append(Experiment.model_validate(content))
+        return [self, *others]
+
     def cells(self) -> list[Cell]:
         """Every cell, dimension by dimension, the tensor programs (minutes) before pymoo (hours).
 
@@ -233,18 +256,16 @@ class Experiment(BaseModel):
             ValueError: if a cell cannot be run: its dimension, population, budget or shift is too
                 small or too large for it, or its device or function is not there.
         """
+        cells = [cell for product in self.products() for cell in product._own_cells()]
+        unique = {cell.key: cell for cell in cells}.values()
+        return sorted(unique, key=lambda cell: cell.backend == "pymoo")
+
+    def _own_cells(self) -> list[Cell]:
         device = resolve_device(self.device)
         if self.compile:
             check_compiler(device)
-        cells = []
-        for backend in ("evograd", "pymoo"):
-            for dim in self.dim:
-                for fn in self.fn:
-                    problem = make_problem(fn, dim)
-                    cells += [
-                        self._cell(name, problem, device) for name in self.algo if ALGORITHMS[name].backend == backend
-                    ]
-        return cells
+        problems = [make_problem(fn, dim) for dim in self.dim for fn in self.fn]
+        return [self._cell(name, problem, device) for problem in problems for name in self.algo]
 
     def _cell(self, name: str, problem: Problem, device: str) -> Cell:
         algorithm = ALGORITHMS[name]

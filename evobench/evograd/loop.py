@@ -20,9 +20,11 @@ Nothing inside a generation waits for the device.
 from __future__ import annotations
 
 import itertools
+import logging
 import multiprocessing
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -227,6 +229,9 @@ def _compiled(generation: Generation, device: str) -> Callable[[Carry, Any], Car
     # The first turn runs as it is: in what it returns, and from then on, the same fields share a
     # tensor, and a program is compiled for one such pattern.
     turns: Iterator[Callable[[Carry, Any], Carry]] = itertools.chain([generation], itertools.repeat(program))
+
+    torch._logging.set_logs(inductor=logging.ERROR)  # it warns of operations that it leaves as they are
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # of torch, to torch
 
     def turn(carry: Carry, noise: Any) -> Carry:
         with torch._dynamo.config.patch(trace_autograd_ops=True):
