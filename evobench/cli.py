@@ -27,6 +27,9 @@ FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130
 VARIABLES = "EVOBENCH"
 """Prefix of the environment variables of `run`."""
 
+FINDINGS = 30
+"""How many findings `verify` prints."""
+
 PIPE_WIDTH = 100
 """Columns of a table where there is no terminal to ask."""
 
@@ -322,6 +325,31 @@ def plot(
         stem = stem / kind
     for path in figures.save(figure, stem):
         typer.echo(path)
+
+
+@app.command()
+def verify(directory: Results) -> None:
+    """Check every file and row of an experiment: whole, complete, and true.
+
+    Files are read whole; each run's hash, budget and history are checked, and best_f is compared
+    with the objective at best_x, evaluated again. Exit code 1 if anything is found.
+
+    \b
+    Example:
+      evobench verify results/figure1
+    """
+    from evobench.store import Store
+    from evobench.verify import verify as check
+
+    report = check(Store(directory))
+    for finding in report.findings[:FINDINGS]:
+        typer.echo(f"{finding.where}: {finding.what}")
+    if len(report.findings) > FINDINGS:
+        typer.echo(f"... and {len(report.findings) - FINDINGS:,} more")
+    found = f"{len(report.findings)} finding{'s' if len(report.findings) != 1 else ''}"
+    typer.echo(f"{report.files} files, {report.runs:,} runs: {found if report.findings else 'all in order'}")
+    if report.findings:
+        raise typer.Exit(FAILED)
 
 
 @app.command("list")

@@ -112,9 +112,13 @@ class Cell(BaseModel):
         the versions of pymoo and cma, a tensor program's on its dtype, its kind of device, its
         random streams and whether it is compiled, a user's function on the source of its module.
         """
+        return self.hash_with(pymoo_baselines.VERSIONS)
+
+    def hash_with(self, versions: dict[str, str]) -> str:
+        """The hash that the cell has where pymoo and cma have these versions."""
         content = self.model_dump(exclude={"protocol", "backend"} | ({"compile"} if not self.compile else set()))
         if self.backend == "pymoo":
-            content["versions"] = pymoo_baselines.VERSIONS
+            content["versions"] = versions
         else:
             content["streams"] = STREAMS
         if ":" in self.fn:

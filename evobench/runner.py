@@ -20,7 +20,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache, partial
 from importlib.metadata import version
@@ -66,11 +66,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an experiment needs: its cells, how many of its runs are stored, and the tasks left."""
+    """What an experiment needs: its cells, how many of its runs are stored, and the tasks left.
+
+    `damaged` says which shards could not be read and were set aside; their runs are among the tasks.
+    """
 
     cells: list[Cell]
     stored: int
     tasks: list[Task]
+    damaged: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -133,8 +137,9 @@ def run_experiment(
     """
     store = Store(directory)
     store.check_writable()
+    damaged = [sentence for cell in experiment.cells() for sentence in store.set_aside_damaged(cell.key)]
     store.check_ours()
-    todo = plan(experiment, store, fresh=fresh)
+    todo = replace(plan(experiment, store, fresh=fresh), damaged=damaged)
     if fresh:
         for cell in todo.cells:
             store.clear(cell.key, experiment.seeds)

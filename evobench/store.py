@@ -11,6 +11,7 @@ merged into one; a crash in between leaves the same rows twice, and readers drop
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import secrets
@@ -18,7 +19,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
@@ -82,6 +83,13 @@ HISTORY_KEY = [*RUN_KEY, "evals"]
 Kind = Literal["runs", "history"]
 KINDS: tuple[Kind, ...] = ("runs", "history")
 
+PARQUET: Any = {
+    "compression": "zstd",
+    "write_statistics": False,
+    "store_schema": False,
+    "write_page_checksum": True,  # so that a flipped bit is noticed
+}
+
 MERGES = 100
 """How often a reader looks again for shards that another process has merged meanwhile."""
 
@@ -120,9 +128,43 @@ class Store:
             StoreError: if a parquet file in the directory is damaged or was not written by a store.
         """
         for kind in KINDS:
-            for path in sorted((self.directory / kind).glob("*.parquet")):
+            for path in self.files(kind):
                 with suppress(FileNotFoundError):  # another process has merged it meanwhile
                     _read(path, kind, columns=[])
+
+    def set_aside_damaged(self, key: tuple[str, str, int, str]) -> list[str]:
+        """Rename the cell's shards that cannot be read whole to `….corrupt`, so that their runs count as missing.
+
+        Runs and history are one: where either is damaged or its history is gone, both are set aside.
+
+        Returns:
+            a sentence for each, naming the file and what is wrong with it.
+
+        Raises:
+            StoreError: if the system does not let a file be read.
+        """
+        sentences = []
+        for name in sorted({path.name for kind in KINDS for path in self._shards(kind, key)}):
+            paths = {kind: self.directory / kind / name for kind in KINDS}
+            try:
+                if paths["runs"].exists():
+                    for kind, path in paths.items():
+                        _read(path, kind)
+                elif paths["history"].exists():  # of a task that was killed before it wrote its runs
+                    _read(paths["history"], "history")
+                continue
+            except FileNotFoundError as error:
+                if paths["history"].exists() or not paths["runs"].exists():
+                    continue  # another process is merging them
+                sentences.append(f"'{error.filename or paths['history']}' is missing")
+            except StoreError as error:
+                if getattr(error.__cause__, "errno", None) is not None:
+                    raise  # not allowed to read it, say: nothing is wrong with the file
+                sentences.append(str(error))
+            for path in paths.values():
+                with suppress(FileNotFoundError):
+                    path.rename(_free(path.with_name(f"{path.name}.corrupt")))
+        return sentences
 
     def write(self, runs: pd.DataFrame, history: pd.DataFrame) -> str:
         """Write the rows of one task, all of one cell: history first, then the runs that list it.
@@ -176,8 +218,25 @@ class Store:
                 if path.name != merged:
                     path.unlink(missing_ok=True)
 
-    def load(self, kind: Kind = "runs") -> pd.DataFrame:
-        """All rows of one kind, repeats dropped, in the order of their keys.
+    def files(self, kind: Kind) -> list[Path]:
+        """Every shard."""
+        return sorted((self.directory / kind).glob("*.parquet"))
+
+    def damaged(self) -> list[tuple[str, str]]:
+        """Files that cannot be read whole, or are not ours, each with what is wrong."""
+        found = []
+        for kind in KINDS:
+            for path in self.files(kind):
+                try:
+                    _read(path, kind)
+                except FileNotFoundError:  # merged meanwhile
+                    continue
+                except StoreError as error:
+                    found.append((f"{kind}/{path.name}", str(error)))
+        return found
+
+    def load(self, kind: Kind = "runs", *, repeats: bool = False) -> pd.DataFrame:
+        """All rows of one kind, repeats dropped unless they are asked for, in the order of their keys.
 
         Raises:
             StoreError: if there are no results, or a file is not one of ours.
@@ -185,7 +244,7 @@ class Store:
         tables = self._read_all(kind, "*.parquet")
         if not tables:
             raise StoreError(f"no results in '{self.directory}': it has no {kind}/*.parquet (run an experiment first)")
-        return _frame(tables, kind)
+        return _frame(tables, kind, repeats)
 
     def _shards(self, kind: Kind, key: tuple[str, str, int, str]) -> list[Path]:
         return sorted((self.directory / kind).glob(_pattern(key)))
@@ -209,13 +268,13 @@ def load_results(directory: str | Path, kind: Kind = "runs") -> pd.DataFrame:
     return Store(Path(directory)).load(kind)
 
 
-def _frame(tables: Sequence[pa.Table], kind: Kind) -> pd.DataFrame:
+def _frame(tables: Sequence[pa.Table], kind: Kind, repeats: bool = False) -> pd.DataFrame:
     key = RUN_KEY if kind == "runs" else HISTORY_KEY
     try:
         frame = pa.concat_tables(tables, promote_options="default").to_pandas()
     except pa.ArrowException as error:
         raise StoreError(f"these {kind} do not fit together: {_first_line(error)}") from error
-    return frame.drop_duplicates(key).sort_values(key, kind="stable").reset_index(drop=True)
+    return (frame if repeats else frame.drop_duplicates(key)).sort_values(key, kind="stable").reset_index(drop=True)
 
 
 def _read(path: Path, kind: Kind, columns: list[str] | None = None) -> pa.Table:
@@ -226,7 +285,7 @@ def _read(path: Path, kind: Kind, columns: list[str] | None = None) -> pa.Table:
         FileNotFoundError: if it is gone.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             found = file.schema_arrow
             for field in RUNS if kind == "runs" else HISTORY:
                 if field.name not in found.names:
@@ -244,6 +303,11 @@ def _read(path: Path, kind: Kind, columns: list[str] | None = None) -> pa.Table:
         raise StoreError(f"cannot read '{path}': {_first_line(error)}") from error
 
 
+def _free(path: Path) -> Path:
+    """The path, numbered if there is something already."""
+    return next(free for n in itertools.count() if not (free := path.with_name(f"{path.name}{n or ''}")).exists())
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
@@ -258,7 +322,7 @@ def _write_atomically(table: pa.Table, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with hidden.open("wb") as file:
-            pq.write_table(table, file, compression="zstd", write_statistics=False, store_schema=False)
+            pq.write_table(table, file, **PARQUET)
             file.flush()
             os.fsync(file.fileno())
         hidden.replace(path)

@@ -54,6 +54,8 @@ class Lines:
 
     def started(self, plan: Plan) -> None:
         self.plan = plan
+        for sentence in plan.damaged:
+            self._say(f"damaged: {sentence}; set aside as .corrupt, its runs will be computed again")
         self.done = plan.stored
         left = sum(len(task.seeds) for task in plan.tasks)
         self.total = plan.stored + left

@@ -230,7 +230,7 @@ def _compiled(generation: Generation, device: str) -> Callable[[Carry, Any], Car
     # tensor, and a program is compiled for one such pattern.
     turns: Iterator[Callable[[Carry, Any], Carry]] = itertools.chain([generation], itertools.repeat(program))
 
-    torch._logging.set_logs(inductor=logging.ERROR)  # it warns of operations that it leaves as they are
+    logging.getLogger("torch._inductor").setLevel(logging.ERROR)  # it warns of operations that it leaves as they are
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # of torch, to torch
 
     def turn(carry: Carry, noise: Any) -> Carry:

@@ -1,0 +1,128 @@
+"""`evobench verify`: does every stored row say what is true, as far as that can be checked without a rerun?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from evobench.algorithms import ALGORITHMS
+from evobench.experiment import Cell
+from evobench.problems import draw_shift, make_problem
+from evobench.store import CELL, KINDS, RUN_KEY, Store
+
+ROUNDING = 1e-9
+"""Relative difference between a stored value and the same one computed in a batch of another size."""
+
+
+class Finding(NamedTuple):
+    """Something wrong: with which file, cell or run, and what."""
+
+    where: str
+    what: str
+
+
+class Report(NamedTuple):
+    """What was looked at, and what was found."""
+
+    files: int
+    runs: int
+    findings: list[Finding]
+
+
+def verify(store: Store) -> Report:
+    """Check an experiment's directory.
+
+    Every file: is it whole, and of this schema? Every run: are its seed, its budget and its history
+    consistent, is its settings_hash that of its settings, is best_f the objective at best_x,
+    evaluated again in float64? Every cell: does it have every seed that another cell has?
+
+    Raises:
+        StoreError: if there are no results.
+    """
+    damaged = [Finding(path, what) for path, what in store.damaged()]
+    files = sum(len(store.files(kind)) for kind in KINDS)
+    if damaged:  # the tables cannot be read as a whole
+        return Report(files, 0, damaged)
+    runs, history = store.load(), store.load("history")
+    findings = [*_twice(store, runs), *_seeds(runs), *_history(runs, history)]
+    for _, rows in runs.groupby(CELL, sort=False):
+        findings += _cell(rows)
+    return Report(files, len(runs), findings)
+
+
+def _name(row: Any) -> str:
+    return f"{row['algo']} {row['fn']} {row['dim']}D {row['settings_hash']} seed {row['seed']}"
+
+
+def _cell_name(row: Any) -> str:
+    return _name(row).partition(" seed ")[0]
+
+
+def _twice(store: Store, runs: pd.DataFrame) -> Iterator[Finding]:
+    """A run may be stored twice, by two processes that shared the directory, if both say the same."""
+    stored = store.load(repeats=True)
+    for key, rows in stored[stored.duplicated(RUN_KEY, keep=False)].groupby(RUN_KEY, sort=False):
+        if rows["best_f"].nunique(dropna=False) > 1:
+            yield Finding(_name(dict(zip(RUN_KEY, key, strict=True))), "is stored twice, with different results")
+
+
+def _seeds(runs: pd.DataFrame) -> Iterator[Finding]:
+    everything = set(runs["seed"])
+    for _, rows in runs.groupby(CELL, sort=False):
+        if missing := len(everything - set(rows["seed"])):
+            yield Finding(_cell_name(rows.iloc[0]), f"is incomplete: {missing} of {len(everything)} seeds are missing")
+
+
+def _history(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Finding]:
+    points = dict(iter(history.groupby(RUN_KEY, sort=False)))
+    for _, row in runs.iterrows():
+        curve = points.get(tuple(row[RUN_KEY]))
+        if curve is None:
+            yield Finding(_name(row), "has no history")
+            continue
+        values = curve.sort_values("evals")["best_f"].to_numpy()
+        if (values[1:] > values[:-1]).any():
+            yield Finding(_name(row), "has a history in which the best value gets worse")
+        if values[-1] != row["best_f"]:
+            yield Finding(_name(row), f"has best_f {row['best_f']:g}, but its history ends at {values[-1]:g}")
+
+
+def _cell(rows: pd.DataFrame) -> Iterator[Finding]:
+    """The rows of one cell: their settings, budget and values."""
+    first = rows.iloc[0]
+    if first["algo"] not in ALGORITHMS:
+        yield Finding(_cell_name(first), "has an algorithm that this version does not know")
+        return
+    for _, row in rows.iterrows():
+        spent = row["f_evals"] + row["gradient_cost"] * row["g_evals"]
+        if spent > row["budget"]:
+            yield Finding(_name(row), f"spent {spent:g} evaluations of {row['budget']}")
+        versions = {"pymoo": row["pymoo_version"], "cma": row["cma_version"]}
+        if (expected := _cell_of(row).hash_with(versions)) != row["settings_hash"]:
+            yield Finding(_name(row), f"does not have the settings_hash of its settings, {expected}")
+    try:
+        problem = make_problem(first["fn"], int(first["dim"]))
+    except ValueError as error:
+        yield Finding(_cell_name(first), f"cannot be evaluated again: {error}")
+        return
+    for _, row in rows.iterrows():
+        x = np.asarray(row["best_x"])
+        if x.shape != (problem.dim,) or not ((problem.lower <= x) & (x <= problem.upper)).all():
+            yield Finding(_name(row), "has a best_x outside the box")
+            continue
+        shift = draw_shift(int(row["seed"]), problem, row["shift"]) if row["shift"] else None
+        value = float((problem if shift is None else problem.shifted(shift))(x))
+        if np.isfinite(row["best_f"]) and not np.isclose(row["best_f"], value, rtol=ROUNDING, atol=ROUNDING):
+            yield Finding(_name(row), f"has best_f {row['best_f']!r}, but the objective at best_x is {value!r}")
+
+
+def _cell_of(row: Any) -> Cell:
+    """The cell that a row says it belongs to."""
+    settings = json.loads(row["settings"])
+    compiled = settings.pop("compile", False)
+    fields = {name: row[name] for name in Cell.model_fields if name not in ("settings", "compile")}
+    return Cell(**fields, settings=settings, compile=compiled)
