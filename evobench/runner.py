@@ -7,6 +7,7 @@ shard as soon as a task ends, so nothing that was computed is lost whatever happ
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import multiprocessing
 import os
@@ -35,6 +36,7 @@ import evobench
 from evobench.algorithms import ALGORITHMS
 from evobench.baselines import pymoo as baselines
 from evobench.evograd import FAMILIES, VARIANTS
+from evobench.evograd.checkpoint import Checkpoint
 from evobench.evograd.loop import run_batch
 from evobench.experiment import Cell, Experiment
 from evobench.problems import check_differentiable, draw_shift, make_problem
@@ -169,8 +171,8 @@ def run_experiment(
     return summary
 
 
-def execute(task: Task, progress: Progress) -> list[RunRecord]:
-    """Compute a task, on whichever backend its cell names."""
+def execute(task: Task, progress: Progress, checkpoint: Checkpoint | None = None) -> list[RunRecord]:
+    """Compute a task, on whichever backend its cell names; a tensor program goes on from its checkpoint."""
     cell = task.cell
     algorithm = ALGORITHMS[cell.algo]
     problem = make_problem(cell.fn, cell.dim)
@@ -205,6 +207,7 @@ def execute(task: Task, progress: Progress) -> list[RunRecord]:
         dtype=getattr(torch, cell.dtype),
         device=cell.device,
         compile=cell.compile,
+        checkpoint=checkpoint,
         progress=progress,
     )
 
@@ -287,9 +290,13 @@ def _compute(task: Task, context: Context, progress: Progress) -> pd.DataFrame:
     """Run a task and store it; returns its runs."""
     experiment, directory, origin = context
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    records = execute(task, progress)
+    store, identity = Store(directory), {"cell": task.cell.model_dump(), "seeds": task.seeds, "origin": origin}
+    fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    checkpoint = Checkpoint(store.checkpoint(task.cell.key, task.seeds), fingerprint)
+    records = execute(task, progress, checkpoint)
     runs, history = rows(task, records, experiment, {**origin, "started_at": started_at})
-    Store(directory).write(runs, history)
+    store.write(runs, history)
+    checkpoint.remove()
     return runs
 
 

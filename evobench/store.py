@@ -172,11 +172,7 @@ class Store:
         Returns:
             the name of the two files, one in `runs/` and one in `history/`.
         """
-        cell = runs.iloc[0]
-        seeds = sorted(runs["seed"])
-        name = (
-            f"{_slug(cell['algo'])}-{_slug(cell['fn'])}-{cell['dim']}d-{cell['settings_hash']}-s{_label(seeds)}.parquet"
-        )
+        name = _stem(tuple(runs.iloc[0][CELL]), sorted(runs["seed"])) + ".parquet"
         learned = [column for column in history.columns if column not in HISTORY.names]
         history_schema = pa.schema([*HISTORY, *(pa.field(column, pa.float64()) for column in sorted(learned))])
         for kind, frame, schema in (("history", history, history_schema), ("runs", runs, RUNS)):
@@ -217,6 +213,10 @@ class Store:
             for path in (*old["runs"], *old["history"]):
                 if path.name != merged:
                     path.unlink(missing_ok=True)
+
+    def checkpoint(self, key: tuple[str, str, int, str], seeds: Sequence[int]) -> Path:
+        """Where an unfinished task of these seeds is kept."""
+        return self.directory / "checkpoints" / f"{_stem(key, sorted(seeds))}.pt"
 
     def files(self, kind: Kind) -> list[Path]:
         """Every shard."""
@@ -340,8 +340,17 @@ def _write_atomically(table: pa.Table, path: Path) -> None:
 
 def _pattern(key: tuple[str, str, int, str]) -> str:
     """The shards of a cell, whatever their seeds."""
+    return f"{_prefix(key)}*.parquet"
+
+
+def _stem(key: tuple[str, str, int, str], seeds: Sequence[int]) -> str:
+    """The name, without its ending, of a file about these seeds (increasing) of a cell."""
+    return f"{_prefix(key)}{_label(seeds)}"
+
+
+def _prefix(key: tuple[str, str, int, str]) -> str:
     algo, fn, dim, settings_hash = key
-    return f"{_slug(algo)}-{_slug(fn)}-{dim}d-{settings_hash}-s*.parquet"
+    return f"{_slug(algo)}-{_slug(fn)}-{dim}d-{settings_hash}-s"
 
 
 def _slug(name: str) -> str:

@@ -26,7 +26,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -35,6 +35,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from evobench.evograd.checkpoint import Checkpoint, pack, unpack
 from evobench.evograd.outer import OuterSettings, OuterState, schedule, start, step
 from evobench.evograd.relaxations import replace_worst
 from evobench.evograd.space import Space, Streams, reflect, take
@@ -162,6 +163,7 @@ def run_batch(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
     compile: bool = False,
+    checkpoint: Checkpoint | None = None,
     progress: Callable[[float, float], None] = lambda share, best: None,
 ) -> list[RunRecord]:
     """Run all seeds as one tensor program.
@@ -176,6 +178,7 @@ def run_batch(
         compile: turn the generation into machine code first (torch.compile): up to a minute, some
             seconds where the compiler's cache has it, then two to four times as fast. The last bits
             are other ones, and with them the course of a chaotic run.
+        checkpoint: where the batch is saved now and then, and goes on from if it is there.
         progress: called now and then with (share of the budget spent, best value of any run).
 
     Returns:
@@ -186,10 +189,9 @@ def run_batch(
     batch = tuple(seeds) * 2 if len(seeds) == 1 else tuple(seeds)
     space = Space.of(problem, len(batch), pop_size, init, dtype, device)
     algorithm, problem = make(space), problem.to(device)
-    with torch.no_grad(), _threads_for(space, compile) as threads:
-        rng = Streams(batch, torch.float32, device)
+    with torch.no_grad(), _threads_for(space, compile) as threads, _Noises(algorithm, batch, device, threads) as noises:
         evaluate = Evaluator(problem, nothing_yet(space))
-        params, state = algorithm.init(rng, evaluate)
+        params, state = algorithm.init(noises.rng, evaluate)
         generation = Generation(algorithm, problem, gradient)
         carry = generation.first(params, state, evaluate.best)
         cost = generation.f_evals + gradient_cost * generation.g_evals
@@ -197,17 +199,33 @@ def run_batch(
         first = 0 if algorithm.evaluates_start else 1
         columns = {point: column for column, point in enumerate((history_points(count + 1 - first) + first).tolist())}
         recorder = _Recorder(space, [evaluate.f_evals + cost * point for point in columns])
-        turn = _compiled(generation, device) if compile else generation
-        if 0 in columns:
+        done = 0
+        if checkpoint is not None and (saved := checkpoint.load()) is not None:
+            done, carry = saved["done"], unpack(saved["carry"], carry, device)
+            noises.restore(saved["noises"])
+            recorder.restore(saved["recorder"])
+            started -= saved["seconds"]
+        elif 0 in columns:
             recorder(0, carry.best, algorithm.learned(carry.params))
+        turn = _compiled(generation, device, begun=done > 0) if compile else generation
         looked = time.perf_counter()
-        for number, noise in enumerate(_noises(algorithm, rng, count, ahead=threads == 1), start=1):
-            carry = turn(carry, noise)
+        for number in range(done + 1, count + 1):
+            carry = turn(carry, noises.draw())
             if number in columns:
                 recorder(columns[number], carry.best, algorithm.learned(carry.params))
             if (now := time.perf_counter()) - looked > _PROGRESS_EVERY:
                 looked = now
                 progress(number / count, float(carry.best.f.min()))
+            if checkpoint is not None and checkpoint.due:
+                checkpoint.save(
+                    {
+                        "done": number,
+                        "carry": pack(carry),
+                        "noises": noises.saved(),
+                        "recorder": recorder.saved(),
+                        "seconds": time.perf_counter() - started,
+                    }
+                )
         carry.best.f.cpu()  # the device may be behind; its seconds count
     f_evals, g_evals = evaluate.f_evals + count * generation.f_evals, count * generation.g_evals
     return recorder.records(seeds, carry.best, f_evals, g_evals, time.perf_counter() - started)
@@ -219,7 +237,7 @@ def nothing_yet(space: Space) -> Best:
     return Best(space.centre.expand(space.seeds, 1, space.dim).contiguous(), value)
 
 
-def _compiled(generation: Generation, device: str) -> Callable[[Carry, Any], Carry]:
+def _compiled(generation: Generation, device: str, begun: bool) -> Callable[[Carry, Any], Carry]:
     """The same generation as machine code, fused into few passes over memory."""
     torch.compiler.reset()  # every algorithm and problem is a program of its own
     # On the CPU a C++ wrapper, which costs less time a call than the one in Python.
@@ -228,7 +246,9 @@ def _compiled(generation: Generation, device: str) -> Callable[[Carry, Any], Car
     )
     # The first turn runs as it is: in what it returns, and from then on, the same fields share a
     # tensor, and a program is compiled for one such pattern.
-    turns: Iterator[Callable[[Carry, Any], Carry]] = itertools.chain([generation], itertools.repeat(program))
+    turns: Iterator[Callable[[Carry, Any], Carry]] = itertools.repeat(program)
+    if not begun:
+        turns = itertools.chain([generation], turns)
 
     logging.getLogger("torch._inductor").setLevel(logging.ERROR)  # it warns of operations that it leaves as they are
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # of torch, to torch
@@ -240,22 +260,46 @@ def _compiled(generation: Generation, device: str) -> Callable[[Carry, Any], Car
     return turn
 
 
-def _noises(algorithm: Algorithm, rng: Streams, count: int, ahead: bool) -> Iterator[Any]:
-    """The noise of `count` generations.
+class _Noises:
+    """The noise of one generation after the other.
 
-    Random numbers need no parameters: where the generation leaves a core free (`ahead`), that core
-    draws the next generation's meanwhile. The streams are consumed in the same order.
+    Random numbers need no parameters: where the generation leaves a core free, that core draws the
+    next generation's meanwhile. The streams are consumed in the same order.
     """
-    in_a_pool = multiprocessing.parent_process() is not None  # there every core has its own run
-    if not ahead or rng.device != "cpu" or in_a_pool or (os.cpu_count() or 1) == 1:
-        for _ in range(count):
-            yield algorithm.noise(rng)
-        return
-    with ThreadPoolExecutor(1) as spare:
-        following = spare.submit(algorithm.noise, rng)
-        for _ in range(count):
-            noise, following = following.result(), spare.submit(algorithm.noise, rng)
-            yield noise
+
+    def __init__(self, algorithm: Algorithm, seeds: Sequence[int], device: str, threads: int) -> None:
+        self.algorithm, self.device = algorithm, device
+        self.rng = Streams(seeds, torch.float32, device)
+        in_a_pool = multiprocessing.parent_process() is not None  # there every core has its own run
+        free = device == "cpu" and threads == 1 and not in_a_pool and (os.cpu_count() or 1) > 1
+        self.spare = ThreadPoolExecutor(1) if free else None
+        self.following: Future[Any] | None = None
+
+    def __enter__(self) -> _Noises:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.spare is not None:
+            self.spare.shutdown()
+
+    def draw(self) -> Any:
+        """The next generation's noise."""
+        noise = self.algorithm.noise(self.rng) if self.following is None else self.following.result()
+        self.following = self.spare.submit(self.algorithm.noise, self.rng) if self.spare is not None else None
+        return noise
+
+    def saved(self) -> dict[str, Any]:
+        """Where the streams are, and what was drawn ahead."""
+        ahead = None if self.following is None else list(self.following.result()[:-1])
+        return {"ahead": ahead, "streams": self.rng.saved()}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go on from there."""
+        if saved["ahead"] is not None:
+            kind = type(self.algorithm.noise(self.rng))
+            self.following = Future()
+            self.following.set_result(kind(*saved["ahead"]))
+        self.rng.restore(saved["streams"])
 
 
 @contextmanager
@@ -398,6 +442,13 @@ class _Recorder:
         self.history[:, column] = best.f[:, 0]
         for name, value in learned.items():
             self.learned.setdefault(name, torch.full_like(self.history, torch.nan))[:, column] = value
+
+    def saved(self) -> dict[str, Any]:
+        return {"history": self.history, "learned": self.learned}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        self.history.copy_(saved["history"])
+        self.learned = {name: value.to(self.history.device) for name, value in saved["learned"].items()}
 
     def records(self, seeds: Sequence[int], best: Best, f_evals: int, g_evals: int, wall_s: float) -> list[RunRecord]:
         """One record a seed; the only transfer from the device."""

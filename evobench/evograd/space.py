@@ -62,6 +62,21 @@ class Streams:
         """One tensor a shape, `[S, *shape]`, standard normal."""
         return self._split(self._draw(Tensor.normal_, _total(shapes)), shapes)
 
+    def saved(self) -> dict[str, list[Tensor]]:
+        """Where every stream is."""
+        words = [bits.state["state"]["state"] for bits in self.bits]
+        return {
+            "generators": [generator.get_state() for generator in self.generators],
+            "bits": [torch.from_numpy(word.view(np.int64).copy()) for word in words],
+        }
+
+    def restore(self, saved: dict[str, list[Tensor]]) -> None:
+        """Go on from there."""
+        for generator, state in zip(self.generators, saved["generators"], strict=True):
+            generator.set_state(state)
+        for bits, word in zip(self.bits, saved["bits"], strict=True):
+            bits.state = {**bits.state, "state": {"state": word.numpy().view(np.uint64)}}
+
     def _draw(self, fill: object, total: int) -> Tensor:
         """A single draw a seed for all shapes: this loop's overhead is paid once a generation."""
         flat = torch.empty(len(self.generators), total, dtype=torch.float32, device=self.device)

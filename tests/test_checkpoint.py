@@ -1,0 +1,182 @@
+"""Killed anywhere and started again, a sweep gives the same numbers, to the bit."""
+
+import os
+import subprocess
+import sys
+import time
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from evobench.algorithms import ALGORITHMS
+from evobench.evograd import FAMILIES, VARIANTS, checkpoint
+from evobench.evograd.checkpoint import Checkpoint, pack, unpack
+from evobench.evograd.loop import run_batch
+from evobench.problems import make_problem
+from evobench.store import load_results
+
+TENSOR_ALGORITHMS = [name for name, algorithm in ALGORITHMS.items() if algorithm.backend == "evograd"]
+KILLS = 25
+
+
+class Killed(BaseException):
+    """Nobody catches this."""
+
+
+class Fatal(Checkpoint):
+    """Saves at certain generations, and dies after each."""
+
+    def __init__(self, path, at):
+        super().__init__(path, "it")
+        self.at, self.turn = at, 0
+
+    @property
+    def due(self):
+        self.turn += 1
+        return self.turn in self.at
+
+    def save(self, content):
+        super().save(content)
+        raise Killed
+
+
+def run(name, saver=None, seeds=(3, 5), dtype=torch.float32):
+    algorithm = ALGORITHMS[name]
+    return run_batch(
+        partial(FAMILIES[algorithm.family].build, algorithm.configure({"plateau_patience": 3})),
+        make_problem("rosenbrock", 4),
+        gradient=VARIANTS[algorithm.variant].gradient,
+        seeds=seeds,
+        pop_size=10,
+        budget=600,
+        init="uniform",
+        gradient_cost=1.0,
+        dtype=dtype,
+        checkpoint=saver,
+    )
+
+
+@pytest.mark.parametrize("name", TENSOR_ALGORITHMS)
+def test_a_resumed_batch_computes_the_same(name, tmp_path):
+    """Killed after 1, then 7, then 20 more generations."""
+    path = tmp_path / "batch.pt"
+    for turns in (1, 7, 20):
+        with pytest.raises(Killed):
+            run(name, Fatal(path, at=(turns,)))
+    resumed, whole = run(name, Checkpoint(path, "it")), run(name)
+    for one, other in zip(resumed, whole, strict=True):
+        assert (one.best_f, one.f_evals, one.g_evals) == (other.best_f, other.f_evals, other.g_evals)
+        np.testing.assert_array_equal(one.best_x, other.best_x)
+        np.testing.assert_array_equal(one.evals, other.evals)
+        np.testing.assert_array_equal(one.history, other.history)
+        for learned in other.learned:
+            np.testing.assert_array_equal(one.learned[learned], other.learned[learned])
+
+
+def test_it_really_goes_on_from_the_checkpoint(tmp_path):
+    """The counter of turns says that the resumed batch had fewer of them."""
+    with pytest.raises(Killed):
+        run("pso_diff", Fatal(tmp_path / "batch.pt", at=(20,)))
+    whole, resumed = Fatal(tmp_path / "none.pt", at=()), Fatal(tmp_path / "batch.pt", at=())
+    run("pso_diff", whole)
+    run("pso_diff", resumed)
+    assert whole.turn - resumed.turn == 20
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", None])
+def test_a_damaged_or_foreign_checkpoint_is_not_used(content, tmp_path):
+    path = tmp_path / "batch.pt"
+    with pytest.raises(Killed):
+        run("pso_diff", Fatal(path, at=(20,)))
+    path.write_bytes(path.read_bytes()[:-100] if content is None else content)
+    assert Checkpoint(path, "it").load() is None
+    assert run("pso_diff", Checkpoint(path, "it"))[0].best_f == run("pso_diff")[0].best_f
+
+
+def test_another_batchs_checkpoint_is_not_used(tmp_path):
+    with pytest.raises(Killed):
+        run("pso_diff", Fatal(tmp_path / "batch.pt", at=(20,)))
+    assert Checkpoint(tmp_path / "batch.pt", "it").load() is not None
+    assert Checkpoint(tmp_path / "batch.pt", "another").load() is None
+
+
+def test_a_full_disk_costs_the_checkpoint_only(tmp_path):
+    """Here the directory cannot be made, since a file has its name."""
+    (tmp_path / "file").write_text("")
+    saver = Checkpoint(tmp_path / "file" / "batch.pt", "it")
+    saver.next = 0.0
+    assert run("pso_diff", saver)[0].best_f == run("pso_diff")[0].best_f
+    assert saver.next > time.perf_counter()  # it was tried
+
+
+def test_what_was_one_tensor_is_one_again():
+    one, other = torch.ones(2), torch.zeros(1)
+    tree = ((one, None), {"a": one, "b": other})
+    tensors, places = pack(tree)
+    assert len(tensors) == 3
+    (first, nothing), rest = unpack((tensors, places), tree, "cpu")
+    assert first is rest["a"]
+    assert nothing is None
+    assert torch.equal(rest["b"], other)
+
+
+def test_saving_stays_a_small_share_of_the_time(tmp_path, monkeypatch):
+    saver = Checkpoint(tmp_path / "batch.pt", "it")
+    monkeypatch.setattr(checkpoint, "INTERVAL", 0.0)
+    before = time.perf_counter()
+    saver.save({"x": torch.zeros(1_000_000)})
+    took = time.perf_counter() - before
+    assert saver.next - time.perf_counter() > 0.5 * took / checkpoint.SHARE
+
+
+SWEEP = """
+import os, random, shutil, signal, sys, time
+import evobench.runner, evobench.terminal, evobench.store
+from evobench.cli import app
+
+def start(out):
+    child = os.fork()  # before torch has computed anything: the fork only saves the imports
+    if child == 0:
+        sys.stdout = sys.stderr = open(os.devnull, "w")
+        sys.argv[1:] = ["run", config, "--out", out, "--jobs", "1", "--quiet"]
+        app()
+    return child
+
+config, whole, killed, kills = *sys.argv[1:4], int(sys.argv[4])
+assert os.waitpid(start(whole), 0)[1] == 0
+chance, done = random.Random(1), 0
+while done < kills:
+    child = start(killed)
+    time.sleep(chance.uniform(0.05, 0.5))
+    os.kill(child, chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
+    if os.waitpid(child, 0)[1]:
+        done += 1
+    else:  # it was finished before: once more
+        shutil.rmtree(killed)
+assert os.waitpid(start(killed), 0)[1] == 0
+print(done)
+"""
+
+
+def test_a_sweep_killed_many_times_ends_as_if_it_had_not_been(tmp_path):
+    """Real processes, killed at random instants by three signals."""
+    config = tmp_path / "sweep.yaml"
+    content = {"algo": "cmaes_diff,ga_guarded,pso_released,de", "fn": "griewank", "dim": 8, "seeds": 3, "pop": 20}
+    config.write_text(yaml.safe_dump(content | {"budget": 8_000}))
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = subprocess.run(
+        [sys.executable, "-c", SWEEP, str(config), str(whole), str(killed), str(KILLS)],
+        env={**os.environ, "EVOBENCH_CHECKPOINT_S": "0.05"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == KILLS
+    for kind, unlike in (("runs", ["wall_s", "started_at"]), ("history", [])):
+        one, other = (load_results(directory, kind).drop(columns=unlike) for directory in (whole, killed))
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+    assert not list(killed.rglob("*.pt"))
