@@ -1,6 +1,7 @@
 """evobench: what is true of "EvoGrad: Metaheuristics in a Differentiable Wonderland".
 
-From Python: `evobench.make_experiment({...})`, `evobench.run_experiment(experiment, directory)` and
+From Python: `evobench.minimize(function, dim=..., bounds=...)` minimises a function of yours;
+`evobench.make_experiment({...})`, `evobench.run_experiment(experiment, directory)` and
 `evobench.load_results(directory)` do what the command line does.
 """
 
@@ -8,7 +9,13 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_EXPORTS = {"make_experiment": "experiment", "run_experiment": "runner", "load_results": "store"}
+_EXPORTS = {
+    "minimize": "api",
+    "Result": "api",
+    "make_experiment": "experiment",
+    "run_experiment": "runner",
+    "load_results": "store",
+}
 
 __all__ = ["__version__", *_EXPORTS]
 

@@ -269,9 +269,14 @@ class Experiment(BaseModel):
         if self.compile:
             check_compiler(device)
         problems = [make_problem(fn, dim) for dim in self.dim for fn in self.fn]
-        return [self._cell(name, problem, device) for problem in problems for name in self.algo]
+        return [self.cell(name, problem, device) for problem in problems for name in self.algo]
 
-    def _cell(self, name: str, problem: Problem, device: str) -> Cell:
+    def cell(self, name: str, problem: Problem, device: str) -> Cell:
+        """The cell of one algorithm on one problem.
+
+        Raises:
+            ValueError: as `cells`.
+        """
         algorithm = ALGORITHMS[name]
         if self.pop < algorithm.min_pop:
             raise ValueError(f"population {self.pop} is too small: {name} needs at least {algorithm.min_pop}")

@@ -14,6 +14,7 @@ import importlib
 import importlib.util
 import math
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -224,6 +225,41 @@ def make_problem(name: str, dim: int) -> Problem:
     if ":" in name:
         check_batched(problem)
     return problem
+
+
+def problem_of(function: Callable[[Any], Any], lower: np.ndarray, upper: np.ndarray) -> Problem:
+    """The problem of minimising any Python function in a box.
+
+    The function may take a batch of points `[..., dim]` as a torch tensor, if autograd can follow it,
+    or as a NumPy array, or a single point `[dim]` as SciPy's minimisers have it, which is slow.
+
+    Raises:
+        ValueError: if it takes none of these.
+    """
+
+    def arrays(x: Tensor) -> Tensor:
+        return torch.as_tensor(np.asarray(function(x.detach().cpu().numpy()), dtype=np.float64), device=x.device)
+
+    def points(x: Tensor) -> Tensor:
+        flat = x.detach().cpu().reshape(-1, x.shape[-1]).numpy()
+        values = np.array([float(function(point)) for point in flat])
+        return torch.as_tensor(values, device=x.device).view(x.shape[:-1])
+
+    name = getattr(function, "__name__", type(function).__name__)
+    failures = []
+    # A NumPy function may take a tensor without a graph, with warnings: arrays are what it wants.
+    for evaluate, differentiable in ((function, True), (arrays, False), (function, False), (points, False)):
+        problem = Problem(name, len(lower), evaluate, lower, upper)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                check_batched(problem)
+                if differentiable:
+                    check_differentiable(problem)
+            return problem
+        except ValueError as error:
+            failures.append(error)
+    raise failures[0]
 
 
 def source_digest(name: str) -> str:

@@ -39,7 +39,7 @@ from evobench.evograd import FAMILIES, VARIANTS
 from evobench.evograd.checkpoint import Checkpoint
 from evobench.evograd.loop import run_batch
 from evobench.experiment import Cell, Experiment
-from evobench.problems import check_differentiable, draw_shift, make_problem
+from evobench.problems import Problem, check_differentiable, draw_shift, make_problem
 from evobench.record import RunRecord
 from evobench.store import Store
 
@@ -171,11 +171,18 @@ def run_experiment(
     return summary
 
 
-def execute(task: Task, progress: Progress, checkpoint: Checkpoint | None = None) -> list[RunRecord]:
-    """Compute a task, on whichever backend its cell names; a tensor program goes on from its checkpoint."""
+def execute(
+    task: Task, progress: Progress, checkpoint: Checkpoint | None = None, problem: Problem | None = None
+) -> list[RunRecord]:
+    """Compute a task, on whichever backend its cell names.
+
+    Args:
+        checkpoint: where a tensor program is kept meanwhile, and goes on from.
+        problem: what to minimise; by default the cell's function.
+    """
     cell = task.cell
     algorithm = ALGORITHMS[cell.algo]
-    problem = make_problem(cell.fn, cell.dim)
+    problem = problem or make_problem(cell.fn, cell.dim)
     settings: Any = algorithm.configure(cell.settings)
     if cell.backend == "pymoo":
         (seed,) = task.seeds
@@ -212,10 +219,11 @@ def execute(task: Task, progress: Progress, checkpoint: Checkpoint | None = None
     )
 
 
-def rows(task: Task, records: Sequence[RunRecord], experiment: str, origin: dict[str, str]) -> tuple[pd.DataFrame, ...]:
-    """A task's records as rows of the two tables."""
+def rows(
+    task: Task, records: Sequence[RunRecord], experiment: str, origin: dict[str, str], f_opt: float | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A task's records as rows of the two tables, runs and history."""
     cell = task.cell
-    f_opt = make_problem(cell.fn, cell.dim).f_opt
     settings = cell.settings | ({"compile": True} if cell.compile else {})
     about = cell.model_dump(exclude={"compile"}) | {"settings": json.dumps(settings, sort_keys=True)}
     shared = {"experiment": experiment, **about, "settings_hash": cell.settings_hash, **origin}
@@ -294,7 +302,8 @@ def _compute(task: Task, context: Context, progress: Progress) -> pd.DataFrame:
     fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     checkpoint = Checkpoint(store.checkpoint(task.cell.key, task.seeds), fingerprint)
     records = execute(task, progress, checkpoint)
-    runs, history = rows(task, records, experiment, {**origin, "started_at": started_at})
+    f_opt = make_problem(task.cell.fn, task.cell.dim).f_opt
+    runs, history = rows(task, records, experiment, {**origin, "started_at": started_at}, f_opt)
     store.write(runs, history)
     checkpoint.remove()
     return runs
