@@ -54,6 +54,9 @@ WORKER_ENVIRONMENT = {
     "MALLOC_TOP_PAD_": str(1 << 26),
 }
 
+MEMORY = 3.5 * 2**30
+"""Bytes that the tensors of one batch may fill; seeds that do not fit make further batches."""
+
 Progress = Callable[[float, float], None]
 """Called during a task with (share of the budget spent, best value so far)."""
 
@@ -115,8 +118,15 @@ def plan(experiment: Experiment, store: Store, *, fresh: bool = False) -> Plan:
         if cell.backend == "pymoo":
             tasks += [Task(cell, (seed,)) for seed in missing]
         elif missing:
-            tasks.append(Task(cell, missing))
+            most = batch_size(cell)
+            tasks += [Task(cell, missing[start : start + most]) for start in range(0, len(missing), most)]
     return Plan(cells, stored, tasks)
+
+
+def batch_size(cell: Cell) -> int:
+    """How many runs of a tensor program fit into `MEMORY` at once, at least one."""
+    numbers = FAMILIES[ALGORITHMS[cell.algo].family].peak(cell.pop_size, cell.dim)
+    return max(1, int(MEMORY // (numbers * np.dtype(cell.dtype).itemsize)))
 
 
 def run_experiment(

@@ -15,6 +15,8 @@ import pandas as pd
 import pytest
 
 import evobench
+from evobench import runner
+from evobench.evograd import FAMILIES
 from evobench.experiment import Experiment, make_experiment
 from evobench.problems import draw_shift, make_problem
 from evobench.runner import Plan, Summary, Task, execute, plan, provenance, run_experiment
@@ -394,3 +396,31 @@ def test_a_task_runs_by_itself():
     (cell,) = tiny(algo="cmaes_plain", fn="ackley").cells()
     records = execute(Task(cell, (4, 2)), lambda share, best: None)
     assert [record.seed for record in records] == [4, 2]
+
+
+def test_seeds_that_do_not_fit_into_memory_make_further_batches(tmp_path, monkeypatch):
+    """The same results, to the bit in float64."""
+    content = {"algo": "cmaes_diff,de_guarded", "fn": "griewank", "dim": 6, "seeds": 5, "budget": 300, "pop": 10}
+    experiment = make_experiment(content | {"dtype": "float64"})
+    run_experiment(experiment, tmp_path / "one", jobs=1)
+    monkeypatch.setattr(runner, "MEMORY", 2.2 * 8 * FAMILIES["cmaes"].peak(10, 6))
+    tasks = plan(experiment, Store(tmp_path / "none")).tasks
+    assert [task.seeds for task in tasks if task.cell.algo == "cmaes_diff"] == [(0, 1), (2, 3), (4,)]
+    run_experiment(experiment, tmp_path / "several", jobs=1)
+    one, several = (load_results(tmp_path / name) for name in ("one", "several"))
+    assert (one["batch_size"] == 5).all()
+    assert (several["batch_size"] <= 2).all()
+    same = ["algo", "seed", "best_f", "f_evals", "g_evals"]
+    pd.testing.assert_frame_equal(one[same], several[same], check_exact=True)
+
+
+def test_the_estimate_of_memory_at_500_dimensions():
+    """30 runs are one batch, 200 of CMA-ES are two."""
+
+    def batches(seeds, algo="cmaes_diff"):
+        content = {"algo": algo, "fn": "michalewicz", "dim": 500, "seeds": seeds}
+        return [len(task.seeds) for task in plan(make_experiment(content), Store("nowhere")).tasks]
+
+    assert batches(30) == [30]
+    assert len(batches(200)) == 2
+    assert batches(200, "pso_diff") == [200]
