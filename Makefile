@@ -1,13 +1,14 @@
 # make install            the environment, in .venv
 # make test | lint        what has to pass before a commit
 # make reproduce-figure1  the paper's Figure 1; FRESH=1 forgets the shipped results and computes all of them
+# make reproduce-figure2  the paper's Figure 2 (500 dimensions): hours, most of them pymoo's; FRESH=1 as above
 # make quick              the same pipeline, small: under two minutes
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install test lint reproduce-figure1 quick
+.PHONY: install test lint reproduce-figure1 reproduce-figure2 quick
 
 install: $(INSTALLED)
 
@@ -31,6 +32,11 @@ reproduce-figure1: install
 	$(BIN)/evobench compare results/figure1
 	$(BIN)/evobench plot results/figure1 --kind box
 	$(BIN)/evobench plot results/figure1 --kind convergence
+
+reproduce-figure2: install
+	$(BIN)/evobench run configs/figure2.yaml $(if $(FRESH),--fresh)
+	$(BIN)/evobench compare results/figure2
+	$(BIN)/evobench plot results/figure2 --kind figure2
 
 quick: install
 	$(BIN)/evobench run configs/quick.yaml

@@ -294,13 +294,14 @@ def compare(
 @app.command()
 def plot(
     directory: Results,
-    kind: Annotated[Literal["box", "convergence", "ecdf"], typer.Option("--kind", help="What to draw.")] = "box",
+    kind: Annotated[Literal["box", "convergence", "ecdf", "figure2"], typer.Option("--kind", help="What to draw.")] = "box",
     out: Annotated[Path | None, _option("out", "The files, without their ending [DIR/figures/KIND].", "PATH")] = None,
 ) -> None:
     """Draw the results of an experiment as PNG and PDF.
 
     box: final values, as in the paper's Figure 1. convergence: best value over evaluations.
-    ecdf: share of targets reached over evaluations.
+    ecdf: share of targets reached over evaluations. figure2: the paper's Figure 2, means and
+    standard deviations, beside medians and quartiles.
 
     \b
     Examples:
@@ -318,6 +319,8 @@ def plot(
             figure = figures.convergence(load_results(directory, "history"), runs)
         case "ecdf":
             figure = figures.ecdf(load_results(directory, "history"), runs)
+        case "figure2":
+            figure = figures.figure2(load_results(directory, "history"), runs)
     stem = out or directory / "figures" / kind
     if stem.suffix in (".png", ".pdf"):
         stem = stem.with_suffix("")

@@ -199,45 +199,84 @@ def _labels(cells: dict[Cell, pd.DataFrame]) -> dict[Cell, str]:
 
 
 @rc_context(STYLE)
-def convergence(history: pd.DataFrame, runs: pd.DataFrame, mean: bool = False) -> Figure:
+def convergence(history: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     """Best fitness so far over the evaluations spent, gradients included at what the protocol charges.
 
-    One line per cell: the median over its runs, in a band from the lower to the upper quartile. With
-    `mean` it is the paper's Figure 2: the mean, in a band of one standard deviation each way, over a
-    linear axis of evaluations. A run that stopped early keeps its last value. Panels and axes are as
-    in `box`; a logarithmic axis cuts a mean's band, which may reach below zero, at the lowest mean.
+    One line per cell: the median over its runs, in a band from the lower to the upper quartile. A
+    run that stopped early keeps its last value. Panels and axes are as in `box`.
 
     Raises:
         ValueError: if there are no runs.
     """
     cells, curves = stats.split(runs), stats.split_history(history, runs)
-    names, seats = stats.labels(runs), _seats(cells)
     figure, panels = _grid(cells, width=2.6, ylabel="best fitness so far", xlabel="evaluations")
     looks, handles = _looks(cell.algo for cell in cells)
     for panel, ax in panels.items():
-        group = {cell: points for cell, points in curves.items() if cell[:3] == panel}
-        if not group:
-            _say(ax, "no runs yet")
-            continue
-        grid = stats.evaluation_grid(np.concatenate([points["evals"] for points in group.values()]))
-        runs_of = {cell: stats.trajectories(points, grid) for cell, points in group.items()}
-        finite = {cell: sample[np.isfinite(sample[:, -1])] for cell, sample in runs_of.items()}
-        bands = {cell: _band(sample, mean) for cell, sample in finite.items() if len(sample)}
-        _count_lost(ax, sum(map(len, runs_of.values())) - sum(map(len, finite.values())))
-        if not bands:
-            _say(ax, "no finite run")
-            continue
-        drawn = np.concatenate([(band[0] if mean else band).ravel() for band in bands.values()])
-        logarithmic = _scale_y(ax, drawn[np.isfinite(drawn)])
-        if not mean:
-            _scale_x(ax, grid)
-        for cell, band in bands.items():
-            centre, low, high = np.maximum(band, max(FLOOR, np.nanmin(drawn))) if logarithmic else band
-            _draw_line(ax, grid, centre, names[cell], looks[cell.algo], seats[cell][1])
-            ax.fill_between(grid, low, high, color=looks[cell.algo]["color"], alpha=0.15, linewidth=0)
-        _name_settings(ax)
+        _draw_curves(ax, {cell: points for cell, points in curves.items() if cell[:3] == panel}, runs, looks)
     _legend(figure, handles)
     return figure
+
+
+@rc_context(STYLE)
+def figure2(history: pd.DataFrame, runs: pd.DataFrame) -> Figure:
+    """The paper's Figure 2 beside a robust view of the same runs, one row a problem.
+
+    Left the mean, in a band of one standard deviation each way, over a linear axis of evaluations;
+    a logarithmic axis cuts the band, which may reach below zero, at the lowest mean. Right the
+    median and the quartiles, as in `convergence`.
+
+    Raises:
+        ValueError: if there are no runs.
+    """
+    curves = stats.split_history(history, runs)
+    views = ("mean ± 1 standard deviation", "median and quartiles")
+    problems = sorted({cell[:3] for cell in curves}, key=lambda panel: (panel[2], panel[1], panel[0]))
+    if not problems:
+        raise ValueError("there are no runs to draw")
+    figure = Figure(figsize=(6.8, 2.6 * len(problems) + 0.5), layout="constrained")
+    axes = figure.subplots(len(problems), 2, squeeze=False)
+    looks, handles = _looks(cell.algo for cell in curves)
+    for row, (fn, dim, protocol) in zip(axes, problems, strict=True):
+        group = {cell: points for cell, points in curves.items() if cell[:3] == (fn, dim, protocol)}
+        several = len({panel[2] for panel in problems}) > 1
+        for ax, view, mean in zip(row, views, (True, False), strict=True):
+            ax.set_title(f"{stats.problem_title(fn, dim, protocol if several else None)}: {view}")
+            ax.set_xlabel("evaluations")
+            _draw_curves(ax, group, runs, looks, mean=mean)
+        row[0].set_ylabel("best fitness so far")
+    _legend(figure, handles)
+    return figure
+
+
+def _draw_curves(
+    ax: Axes,
+    curves: dict[Cell, pd.DataFrame],
+    runs: pd.DataFrame,
+    looks: dict[str, dict[str, Any]],
+    mean: bool = False,
+) -> None:
+    """A line and a band for each cell of a panel: medians and quartiles, or means and deviations."""
+    if not curves:
+        _say(ax, "no runs yet")
+        return
+    names, seats = stats.labels(runs), _seats(stats.split(runs))
+    grid = stats.evaluation_grid(np.concatenate([points["evals"] for points in curves.values()]))
+    runs_of = {cell: stats.trajectories(points, grid) for cell, points in curves.items()}
+    finite = {cell: sample[np.isfinite(sample[:, -1])] for cell, sample in runs_of.items()}
+    bands = {cell: _band(sample, mean) for cell, sample in finite.items() if len(sample)}
+    _count_lost(ax, sum(map(len, runs_of.values())) - sum(map(len, finite.values())))
+    if not bands:
+        _say(ax, "no finite run")
+        return
+    drawn = np.concatenate([(band[0] if mean else band).ravel() for band in bands.values()])
+    logarithmic = _scale_y(ax, drawn[np.isfinite(drawn)])
+    if not mean:
+        _scale_x(ax, grid)
+    for cell, band in bands.items():
+        centre, low, high = np.maximum(band, max(FLOOR, np.nanmin(drawn))) if logarithmic else band
+        _draw_line(ax, grid, centre, names[cell], looks[cell.algo], seats[cell][1])
+        ax.fill_between(grid, low, high, color=looks[cell.algo]["color"], alpha=0.15, linewidth=0)
+    _name_settings(ax)
 
 
 def _band(curves: Float[ndarray, "runs points"], mean: bool) -> Float[ndarray, "3 points"]:
