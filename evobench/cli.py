@@ -294,7 +294,9 @@ def compare(
 @app.command()
 def plot(
     directory: Results,
-    kind: Annotated[Literal["box", "convergence", "ecdf", "figure2"], typer.Option("--kind", help="What to draw.")] = "box",
+    kind: Annotated[
+        Literal["box", "convergence", "ecdf", "figure2"], typer.Option("--kind", help="What to draw.")
+    ] = "box",
     out: Annotated[Path | None, _option("out", "The files, without their ending [DIR/figures/KIND].", "PATH")] = None,
 ) -> None:
     """Draw the results of an experiment as PNG and PDF.

@@ -5,19 +5,22 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
-import yaml
 
 from evobench.algorithms import ALGORITHMS
 from evobench.evograd import FAMILIES, VARIANTS, checkpoint
 from evobench.evograd.checkpoint import Checkpoint, pack, unpack
 from evobench.evograd.loop import run_batch
+from evobench.experiment import make_experiment
 from evobench.problems import make_problem
-from evobench.store import load_results
+from evobench.runner import run_experiment
+from evobench.store import Store
 
 TENSOR_ALGORITHMS = [name for name, algorithm in ALGORITHMS.items() if algorithm.backend == "evograd"]
 KILLS = 25
@@ -133,50 +136,33 @@ def test_saving_stays_a_small_share_of_the_time(tmp_path, monkeypatch):
     assert saver.next - time.perf_counter() > 0.5 * took / checkpoint.SHARE
 
 
-SWEEP = """
-import os, random, shutil, signal, sys, time
-import evobench.runner, evobench.terminal, evobench.store
-from evobench.cli import app
-
-def start(out):
-    child = os.fork()  # before torch has computed anything: the fork only saves the imports
-    if child == 0:
-        sys.stdout = sys.stderr = open(os.devnull, "w")
-        sys.argv[1:] = ["run", config, "--out", out, "--jobs", "1", "--quiet"]
-        app()
-    return child
-
-config, whole, killed, kills = *sys.argv[1:4], int(sys.argv[4])
-assert os.waitpid(start(whole), 0)[1] == 0
-chance, done = random.Random(1), 0
-while done < kills:
-    child = start(killed)
-    time.sleep(chance.uniform(0.05, 0.5))
-    os.kill(child, chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
-    if os.waitpid(child, 0)[1]:
-        done += 1
-    else:  # it was finished before: once more
-        shutil.rmtree(killed)
-assert os.waitpid(start(killed), 0)[1] == 0
-print(done)
-"""
-
-
 def test_a_sweep_killed_many_times_ends_as_if_it_had_not_been(tmp_path):
     """Real processes, killed at random instants by three signals."""
-    config = tmp_path / "sweep.yaml"
-    content = {"algo": "cmaes_diff,ga_guarded,pso_released,de", "fn": "griewank", "dim": 8, "seeds": 3, "pop": 20}
-    config.write_text(yaml.safe_dump(content | {"budget": 8_000}))
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    done = subprocess.run(
-        [sys.executable, "-c", SWEEP, str(config), str(whole), str(killed), str(KILLS)],
-        env={**os.environ, "EVOBENCH_CHECKPOINT_S": "0.05"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == KILLS
-    for kind, unlike in (("runs", ["wall_s", "started_at"]), ("history", [])):
-        one, other = (load_results(directory, kind).drop(columns=unlike) for directory in (whole, killed))
-        pd.testing.assert_frame_equal(one, other, check_exact=True)
-    assert not list(killed.rglob("*.pt"))
+    script = Path(__file__).parents[1] / "scripts" / "kill_sweep.py"
+    command = [sys.executable, script, "--kills", str(KILLS), "--out", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == f"{KILLS} kills: the same rows\n", done.stdout + done.stderr
+    assert done.returncode == 0
+
+
+def test_the_comparison_notices_a_difference(tmp_path):
+    """One row less, one value off by a bit, a checkpoint left behind."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+    try:
+        from kill_sweep import differences
+    finally:
+        sys.path.pop(0)
+        os.environ.pop("EVOBENCH_CHECKPOINT_S", None)
+    experiment = make_experiment({"algo": "pso_plain", "fn": "ackley", "dim": 3, "seeds": 2, "budget": 200, "pop": 20})
+    for name in ("whole", "same", "less", "off"):
+        run_experiment(experiment, tmp_path / name, jobs=1)
+    assert differences(tmp_path / "whole", tmp_path / "same") == []
+    Store(tmp_path / "less").clear(experiment.cells()[0].key, [1])
+    assert len(differences(tmp_path / "whole", tmp_path / "less")) == 2
+    (path,) = (tmp_path / "off" / "runs").iterdir()
+    table = pq.read_table(path)
+    off = pa.array(np.nextafter(table["best_f"].to_numpy(), np.inf))
+    pq.write_table(table.set_column(table.schema.get_field_index("best_f"), "best_f", off), path)
+    assert len(differences(tmp_path / "whole", tmp_path / "off")) == 1
+    (tmp_path / "same" / "x.pt").write_text("")
+    assert len(differences(tmp_path / "whole", tmp_path / "same")) == 1

@@ -674,3 +674,58 @@ def test_an_edited_function_is_another_function(tmp_path, monkeypatch):
         module.write_text(f"def f(x):\n    return (x ** {exponent}).sum(-1)\n")
         hashes.append(make_experiment({"algo": "ga", "fn": "edited_objective:f", "dim": 3}).cells()[0].settings_hash)
     assert hashes[0] != hashes[1]
+
+
+ALSO = {"algo": "cmaes_diff,cmaes", "fn": "michalewicz", "dim": 5, "seeds": 2}
+
+
+def test_also_adds_products_that_differ_in_what_they_say():
+    experiment = make_experiment({**ALSO, "also": [{"algo": "cmaes_plain", "init": "uniform"}, {"dim": [5, 6]}]})
+    assert [(cell.algo, cell.dim, cell.init) for cell in experiment.cells()] == [
+        ("cmaes_diff", 5, "centre"),
+        ("cmaes_plain", 5, "uniform"),
+        ("cmaes_diff", 6, "centre"),
+        ("cmaes", 5, "uniform"),
+        ("cmaes", 6, "uniform"),
+    ]
+
+
+def test_settings_go_to_the_products_that_have_the_algorithm():
+    settings = {"cmaes_diff": {"lr": 0.5}}
+    experiment = make_experiment({**ALSO, "settings": settings, "also": [{"algo": "ga"}, {"dim": 6}]})
+    assert [cell.settings.get("lr") for cell in experiment.cells()] == [0.5, 0.5, None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("also", "message"),
+    [
+        ([{"seeds": 3}], "'seeds' cannot be changed under 'also'"),
+        ([{"also": []}], "'also' cannot be changed under 'also'"),
+        ([{"name": "x"}], "'name' cannot be changed under 'also'"),
+        ([{"speed": 3}], "unknown key 'speed'"),
+        ([{"algo": "sgd"}], "unknown algorithm 'sgd'"),
+        ([{"pop": 0}], "bad value 0 for pop"),
+        ([3], "bad value 3 for also"),
+        ({"algo": "ga"}, "for also"),
+    ],
+)
+def test_a_bad_also_is_one_sentence(also, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        make_experiment({**ALSO, "also": also})
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_config_can_be_run(path):
+    cells = make_experiment(read_config(path)).cells()
+    assert len({cell.key for cell in cells}) == len(cells) > 3
+    assert path.read_text().startswith("# ")
+    assert "?" in path.read_text().splitlines()[0]
+
+
+def test_figure_2_has_both_starts_of_the_baselines():
+    cells = make_experiment(read_config(Path("configs/figure2.yaml"))).cells()
+    assert {(cell.algo, cell.init) for cell in cells if cell.backend == "pymoo"} == {
+        (algo, init) for algo in ("cmaes", "cmaes_tpa") for init in ("uniform", "centre")
+    }
+    assert {(cell.budget, cell.dim, cell.fn) for cell in cells} == {(500_000, 500, "michalewicz")}

@@ -257,11 +257,14 @@ def test_convergence_is_the_median_and_carries_the_last_value_forward() -> None:
     assert (bottom, top) == (-35.5, 0.0)
 
 
-def test_convergence_of_means_is_figure_2() -> None:
+def test_figure_2_shows_means_beside_medians() -> None:
     runs = runs_of(["cmaes", "cmaes_diff"], ("michalewicz",), (500,))
     runs.loc[runs["algo"] == "cmaes", "best_f"] = [-20.0, -20.0, -20.0, -20.0, -20.0, -80.0]
-    figure = figures.convergence(history_of(runs, start=0.0), runs, mean=True)
-    (ax,) = figure.axes
+    figure = figures.figure2(history_of(runs, start=0.0), runs)
+    ax, robust = figure.axes
+    assert ax.get_title().endswith("mean ± 1 standard deviation")
+    assert robust.get_title().endswith("median and quartiles")
+    assert robust.lines[0].get_ydata()[-1] == -20
     assert (ax.get_xscale(), ax.get_yscale()) == ("linear", "linear")
     classical, _ = ax.lines
     assert classical.get_ydata()[-1] == -30
@@ -274,7 +277,7 @@ def test_convergence_of_means_is_figure_2() -> None:
 
 def test_a_mean_band_that_reaches_zero_is_cut_on_a_logarithmic_axis() -> None:
     runs = runs_of(["ga"], ("rosenbrock",), (30,)).assign(best_f=[1.0, 1.0, 1.0, 1.0, 1.0, 100.0])
-    (ax,) = figures.convergence(history_of(runs, start=1e6), runs, mean=True).axes
+    ax, _ = figures.figure2(history_of(runs, start=1e6), runs).axes
     assert ax.get_yscale() == "log"
     assert ax.collections[0].get_paths()[0].vertices[:, 1].min() == pytest.approx(17.5)
 
@@ -427,3 +430,12 @@ assert "torch" not in sys.modules
 assert all(matplotlib.rcParams[key] == before[key] for key in figures.STYLE)
 """
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
+
+
+def test_figure_2_has_a_row_for_each_problem() -> None:
+    runs = runs_of(["cmaes"], ("michalewicz", "ackley"), (500, 30))
+    figure = figures.figure2(history_of(runs), runs)
+    assert len(figure.axes) == 8
+    assert all(ax.lines for ax in figure.axes)
+    with pytest.raises(ValueError, match="there are no runs to draw"):
+        figures.figure2(history_of(runs).iloc[:0], runs.iloc[:0])
