@@ -224,13 +224,14 @@ def _experiment(config: Path | None, flags: dict[str, Any], settings: list[str])
         ValueError: naming the bad value and what is allowed.
     """
     from evobench.algorithms import ALGORITHMS
-    from evobench.experiment import make_experiment, read_config
+    from evobench.experiment import WHOLE, make_experiment, read_config
 
     if config is None and not flags.keys() >= {"algo", "fn", "dim"}:
         raise ValueError("nothing to run: give a config file, or --algo, --fn and --dim")
     content = {**(read_config(config) if config else {}), **flags}
-    if isinstance(also := content.get("also"), list):  # a flag is for all of the experiment
-        content["also"] = [{**other, **flags} if isinstance(other, dict) else other for other in also]
+    if isinstance(also := content.get("also"), list):  # a flag is for every product
+        each = {key: value for key, value in flags.items() if key not in WHOLE}
+        content["also"] = [{**other, **each} if isinstance(other, dict) else other for other in also]
     configured = content.pop("settings", {})
     experiment = make_experiment(content)
     if "algo" in flags and isinstance(configured, dict):  # --algo may leave out what the config configures
@@ -273,7 +274,7 @@ def compare(
         Literal["table", "markdown", "csv", "latex", "json"], typer.Option("--format", help="How to write it.")
     ] = "table",
 ) -> None:
-    """Compare the algorithms of an experiment: medians, tests, effect sizes.
+    """Compare algorithms: medians, tests, effect sizes.
 
     \b
     Examples:
@@ -334,7 +335,7 @@ def plot(
 
 @app.command()
 def verify(directory: Results) -> None:
-    """Check every file and row of an experiment: whole, complete, and true.
+    """Check every file and row: whole, complete, true.
 
     Files are read whole; each run's hash, budget and history are checked, and best_f is compared
     with the objective at best_x, evaluated again. Exit code 1 if anything is found.

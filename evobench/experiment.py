@@ -41,6 +41,9 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 the box (±60 in the paper's); fair computes in float64, as pymoo does: the optimum of a shifted
 function is not a float32 number."""
 
+WHOLE = ("name", "seeds", "also")
+"""Keys that belong to an experiment as a whole, not to each of its products."""
+
 PAPER_BUDGETS = {500: 500_000}
 """Where the paper departs from 5000·D evaluations (paper §3)."""
 
@@ -235,7 +238,7 @@ class Experiment(BaseModel):
     @model_validator(mode="after")
     def _check_also(self) -> Experiment:
         for other in self.also:
-            for key in ("name", "seeds", "also"):
+            for key in WHOLE:
                 if key in other:
                     raise ValueError(f"'{key}' cannot be changed under 'also': it is the whole experiment's")
         self.products()

@@ -414,7 +414,8 @@ def _variant(name: str) -> str:
 
 def _legend(figure: Figure, handles: list[Artist], note: str | None = None) -> None:
     """One legend for all panels, below them, in as many columns as the width holds."""
-    columns = min(len(handles), max(1, int(figure.get_figwidth() / 1.3)))
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = min(len(handles), max(1, int(figure.get_figwidth() / (0.6 + 0.065 * longest))))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, title=note, title_fontsize="medium")
 
 

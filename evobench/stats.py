@@ -12,10 +12,10 @@ Methods and Software 36(1):114-144, 2021 (COCO: targets and runtime distribution
 
 from __future__ import annotations
 
+import json
 import math
-from collections import Counter
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -113,11 +113,45 @@ def split(runs: pd.DataFrame) -> dict[Cell, pd.DataFrame]:
 
 
 def labels(runs: pd.DataFrame) -> dict[Cell, str]:
-    """A cell's name among those of its function, dimension and protocol: its algorithm, and where
-    that has several settings, `@` and the first six digits of their hash."""
-    cells = list(split(runs))
-    namesakes = Counter(cell[:4] for cell in cells)
-    return {cell: cell.algo if namesakes[cell[:4]] == 1 else f"{cell.algo}@{cell.settings_hash[:6]}" for cell in cells}
+    """A cell's name among those of its function, dimension and protocol.
+
+    It is its algorithm; where that has several settings there, `@` and what tells them apart: the
+    start (`cmaes@centre`), any other one thing (`pso_diff@lr=0.1`), or the first six digits of
+    their hash.
+    """
+    namesakes: dict[tuple[Any, ...], dict[Cell, dict[str, Any]]] = {}
+    for cell, rows in split(runs).items():
+        namesakes.setdefault(cell[:4], {})[cell] = _described(rows.iloc[0])
+    names = {}
+    for group in namesakes.values():
+        for cell, described in group.items():
+            names[cell] = cell.algo if len(group) == 1 else f"{cell.algo}@{_difference(cell, described, group)}"
+    return names
+
+
+def _described(row: Any) -> dict[str, Any]:
+    """A cell's settings and whatever else may tell it from its namesakes."""
+    columns = {
+        name: row[name] for name in ("init", "dtype", "shift", "gradient_cost", "pop_size", "budget") if name in row
+    }
+    return {**columns, **json.loads(row.get("settings", "{}"))}
+
+
+def _difference(cell: Cell, described: dict[str, Any], group: dict[Cell, dict[str, Any]]) -> str:
+    for key, value in described.items():
+        if len({str(other.get(key)) for other in group.values()}) == len(group):
+            return (
+                str(value)
+                if key in ("init", "dtype")
+                else f"{key}={value:g}"
+                if _is_number(value)
+                else f"{key}={value}"
+            )
+    return cell.settings_hash[:6]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def problem_title(fn: str, dim: int, protocol: str | None = None) -> str:

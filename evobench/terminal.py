@@ -20,6 +20,7 @@ from evobench.evograd.outer import OuterSettings
 from evobench.experiment import PROTOCOLS, Cell, Experiment
 from evobench.problems import FUNCTIONS
 from evobench.runner import Plan, Task
+from evobench.stats import labels
 from evobench.store import CELL
 
 COST = {"evograd": 1, "pymoo": 30}
@@ -176,6 +177,7 @@ def cells_table(experiment: Experiment, runs: pd.DataFrame) -> Table:
     cells = experiment.cells()
     keys = {cell.key for cell in cells}
     found = {key: rows for key, rows in runs[runs["seed"].isin(experiment.seeds)].groupby(CELL) if key in keys}
+    names = {cell[3:]: name for cell, name in labels(pd.concat(found.values())).items()} if found else {}
     gradients = any((rows["g_evals"] > 0).any() for rows in found.values())
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("algorithm", overflow="fold", max_width=_MAX_NAME)
@@ -186,7 +188,9 @@ def cells_table(experiment: Experiment, runs: pd.DataFrame) -> Table:
     for cell in sorted(cells, key=lambda cell: _asked_order(experiment, cell)):
         if section != (section := f"{cell.fn} {cell.dim}D"):
             table.add_row(Text(section, style="bold cyan"))
-        table.add_row(f"  {cell.algo}", *_facts_of(found.get(cell.key), gradients))
+        table.add_row(
+            f"  {names.get((cell.algo, cell.settings_hash), cell.algo)}", *_facts_of(found.get(cell.key), gradients)
+        )
     return table
 
 

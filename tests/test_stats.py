@@ -421,3 +421,20 @@ def test_histories_without_runs_are_left_out() -> None:
     history = history_of(runs, {100: 5.0})
     ((_, rows),) = stats.split_history(history, runs[:1]).items()
     assert set(rows["seed"]) == {0}
+
+
+def test_labels_say_what_tells_settings_apart() -> None:
+    base = {"fn": "ackley", "dim": 30, "protocol": "paper", "seed": 0, "best_f": 1.0}
+
+    def names(*cells):
+        runs = pd.DataFrame({**base, "algo": algo, "settings_hash": digest, **more} for algo, digest, more in cells)
+        return sorted(stats.labels(runs).values())
+
+    centre, uniform = {"init": "centre", "settings": '{"lr": 1}'}, {"init": "uniform", "settings": '{"lr": 0.5}'}
+    assert names(("cmaes", "a" * 12, centre), ("ga", "b" * 12, uniform)) == ["cmaes", "ga"]
+    assert names(("cmaes", "a" * 12, centre), ("cmaes", "b" * 12, uniform)) == ["cmaes@centre", "cmaes@uniform"]
+    again = {**centre, "settings": '{"lr": 0.1}'}
+    assert names(("cmaes", "a" * 12, centre), ("cmaes", "b" * 12, again)) == ["cmaes@lr=0.1", "cmaes@lr=1"]
+    assert names(("cmaes", "a" * 12, centre), ("cmaes", "b" * 12, centre)) == ["cmaes@aaaaaa", "cmaes@bbbbbb"]
+    three = (("cmaes", "a" * 12, centre), ("cmaes", "b" * 12, again), ("cmaes", "c" * 12, uniform))
+    assert names(*three) == ["cmaes@lr=0.1", "cmaes@lr=0.5", "cmaes@lr=1"]
