@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from evobench import figures
 from evobench.algorithms import ALGORITHMS
 from evobench.experiment import make_experiment, resolve_device
 from evobench.problems import check_differentiable, problem_of
-from evobench.runner import Task, execute, provenance, rows
+from evobench.runner import Task, batches, execute, provenance, rows
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,10 @@ def minimize(
     """
     lower, upper = _box(bounds, dim)
     problem = problem_of(function, lower, upper)
-    chosen = ALGORITHMS.get(algorithm)
-    if chosen is not None and chosen.needs_gradient:
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"unknown algorithm {algorithm!r}: choose from {', '.join(ALGORITHMS)}")
+    chosen = ALGORITHMS[algorithm]
+    if chosen.needs_gradient:
         try:
             check_differentiable(problem)
         except ValueError:
@@ -122,12 +125,15 @@ def minimize(
         }
     )
     cell = experiment.cell(algorithm, problem, resolve_device(device))
-    tell = callback or (lambda share, best: None)
-    if cell.backend == "pymoo":
-        tasks = [Task(cell, (seed,)) for seed in experiment.seeds]
-    else:
-        tasks = [Task(cell, experiment.seeds)]
-    records = [record for task in tasks for record in execute(task, tell, problem=problem)]
+    tasks, best, records = batches(cell, experiment.seeds), math.inf, []
+    for index, task in enumerate(tasks):
+
+        def tell(share: float, value: float, index: int = index, best: float = best) -> None:
+            if callback is not None:
+                callback((index + share) / len(tasks), min(value, best))
+
+        records += execute(task, tell, problem=problem)
+        best = min(record.best_f for record in records)
     runs, history = rows(Task(cell, experiment.seeds), records, "minimize", provenance(), None)
     return Result(
         x=np.stack([record.best_x for record in records]),
@@ -146,12 +152,14 @@ def _box(bounds: Any, dim: int | None) -> tuple[Float[ndarray, " dim"], Float[nd
     Raises:
         ValueError: if they are no bounds, or do not fit the dimension.
     """
+    if dim is not None and (not isinstance(dim, int) or isinstance(dim, bool) or dim < 1):
+        raise ValueError(f"bad dim {dim!r}: give a whole number from 1 on")
     try:
         pairs = np.asarray(bounds, dtype=np.float64)
     except (TypeError, ValueError):
         pairs = np.empty(0)
     if pairs.shape == (2,):
-        if dim is None or dim < 1:
+        if dim is None:
             raise ValueError(f"bad dim {dim}: with one pair of bounds for all coordinates, say how many there are")
         pairs = np.tile(pairs, (dim, 1))
     if pairs.ndim != 2 or pairs.shape[1] != 2 or not len(pairs):

@@ -141,7 +141,7 @@ def run(
     gradient_cost: Annotated[
         str | None, _option("gradient-cost", "Evaluations charged for a gradient [*].", "X")
     ] = None,
-    compile: Annotated[bool, _option("compile", "Machine code first: 20-60 s, then 2-4x as fast.")] = False,
+    compile: Annotated[bool, _option("compile", "Machine code first: 20-60 s, then 2-3x as fast.")] = False,
     out: Annotated[str | None, _option("out", "The experiment's directory [results/NAME].", "DIR")] = None,
     jobs: Annotated[str | None, _option("jobs", "Worker processes [one a core].", "N")] = None,
     fresh: Annotated[bool, _option("fresh", "Forget the stored runs of these cells and seeds first.")] = False,

@@ -226,22 +226,20 @@ class Experiment(BaseModel):
         return _expand(value, PAPER_DIMS, "dimension")
 
     @model_validator(mode="after")
-    def _check_settings(self) -> Experiment:
-        for name, overrides in self.settings.items():
-            if name not in self.algo:
-                raise ValueError(
-                    f"settings are given for {name!r}, which is not run: choose from {', '.join(self.algo)}"
-                )
-            ALGORITHMS[name].configure(overrides)
-        return self
-
-    @model_validator(mode="after")
     def _check_also(self) -> Experiment:
         for other in self.also:
             for key in WHOLE:
                 if key in other:
                     raise ValueError(f"'{key}' cannot be changed under 'also': it is the whole experiment's")
-        self.products()
+        return self
+
+    @model_validator(mode="after")
+    def _check_settings(self) -> Experiment:
+        run = dict.fromkeys(name for product in self.products() for name in product.algo)
+        for name, overrides in self.settings.items():
+            if name not in run:
+                raise ValueError(f"settings are given for {name!r}, which is not run: choose from {', '.join(run)}")
+            ALGORITHMS[name].configure(overrides)
         return self
 
     def products(self) -> list[Experiment]:
@@ -250,9 +248,12 @@ class Experiment(BaseModel):
         others = []
         for other in self.also:
             content = {**mine, **other}
+            settings = {**self.settings, **content["settings"]} if isinstance(content["settings"], dict) else {}
             algos = Experiment.model_validate({**content, "settings": {}}).algo
-            if "settings" not in other:  # those of algorithms that are left out go too
-                content["settings"] = {name: given for name, given in self.settings.items() if name in algos}
+            for name in settings:
+                if name not in ALGORITHMS:
+                    raise ValueError(f"settings are given for {name!r}: choose from {', '.join(algos)}")
+            content["settings"] = {name: given for name, given in settings.items() if name in algos}
             others.append(Experiment.model_validate(content))
         return [self, *others]
 

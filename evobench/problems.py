@@ -264,7 +264,10 @@ def problem_of(function: Callable[[Any], Any], lower: np.ndarray, upper: np.ndar
 
 def source_digest(name: str) -> str:
     """A digest of the module that defines a user's function: to edit it is to have another function."""
-    spec = importlib.util.find_spec(name.partition(":")[0])
+    try:
+        spec = importlib.util.find_spec(name.partition(":")[0])
+    except (ImportError, ValueError):  # the package around it is not there
+        spec = None
     path = Path(spec.origin) if spec is not None and spec.origin is not None else None
     return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else ""
 

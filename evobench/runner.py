@@ -115,18 +115,17 @@ def plan(experiment: Experiment, store: Store, *, fresh: bool = False) -> Plan:
         done = set() if fresh else store.seeds_of(cell.key)
         missing = tuple(seed for seed in experiment.seeds if seed not in done)
         stored += len(experiment.seeds) - len(missing)
-        if cell.backend == "pymoo":
-            tasks += [Task(cell, (seed,)) for seed in missing]
-        elif missing:
-            most = batch_size(cell)
-            tasks += [Task(cell, missing[start : start + most]) for start in range(0, len(missing), most)]
+        tasks += batches(cell, missing)
     return Plan(cells, stored, tasks)
 
 
-def batch_size(cell: Cell) -> int:
-    """How many runs of a tensor program fit into `MEMORY` at once, at least one."""
-    numbers = FAMILIES[ALGORITHMS[cell.algo].family].peak(cell.pop_size, cell.dim)
-    return max(1, int(MEMORY // (numbers * np.dtype(cell.dtype).itemsize)))
+def batches(cell: Cell, seeds: Sequence[int]) -> list[Task]:
+    """The tasks of these seeds: for a tensor program as many runs at once as fit into `MEMORY`."""
+    most = 1
+    if cell.backend == "evograd":
+        numbers = FAMILIES[ALGORITHMS[cell.algo].family].peak(cell.pop_size, cell.dim)
+        most = max(1, int(MEMORY // (numbers * np.dtype(cell.dtype).itemsize)))
+    return [Task(cell, tuple(seeds[start : start + most])) for start in range(0, len(seeds), most)]
 
 
 def run_experiment(
@@ -149,7 +148,8 @@ def run_experiment(
     """
     store = Store(directory)
     store.check_writable()
-    damaged = [sentence for cell in experiment.cells() for sentence in store.set_aside_damaged(cell.key)]
+    experiment.cells()  # nothing is touched if it cannot be run
+    damaged = store.set_aside_damaged()
     store.check_ours()
     todo = replace(plan(experiment, store, fresh=fresh), damaged=damaged)
     if fresh:
@@ -165,6 +165,9 @@ def run_experiment(
     for key in left:
         if left[key] == 0:  # killed between its last shard and their merge, perhaps
             store.merge(key)
+    # As many processes as if nothing were stored: with them goes the number of threads, and a last bit.
+    everything = sum(len(batches(cell, experiment.seeds)) for cell in todo.cells)
+    jobs = max(1, min(jobs or _cores(), everything))
     with closing(_run(todo.tasks, context, jobs, listener)) as outcomes:  # whatever ends the loop ends the workers
         for task, outcome in outcomes:
             if isinstance(outcome, str):
@@ -308,15 +311,33 @@ def _compute(task: Task, context: Context, progress: Progress) -> pd.DataFrame:
     """Run a task and store it; returns its runs."""
     experiment, directory, origin = context
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    store, identity = Store(directory), {"cell": task.cell.model_dump(), "seeds": task.seeds, "origin": origin}
-    fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    checkpoint = Checkpoint(store.checkpoint(task.cell.key, task.seeds), fingerprint)
+    store = Store(directory)
+    checkpoint = Checkpoint(store.checkpoint(task.cell.key, task.seeds), _fingerprint(task, origin))
     records = execute(task, progress, checkpoint)
     f_opt = make_problem(task.cell.fn, task.cell.dim).f_opt
     runs, history = rows(task, records, experiment, {**origin, "started_at": started_at}, f_opt)
     store.write(runs, history)
     checkpoint.remove()
     return runs
+
+
+def _fingerprint(task: Task, origin: dict[str, str]) -> str:
+    """A digest of all that a batch depends on: what it is, versions, code, and threads."""
+    identity = {
+        "cell": task.cell.model_dump(),
+        "hash": task.cell.settings_hash,
+        "seeds": task.seeds,
+        "origin": origin,
+        "code": _code_digest(),
+        "threads": torch.get_num_threads(),
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _code_digest() -> str:
+    sources = sorted(Path(evobench.__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
 def _reason(error: BaseException) -> str:
@@ -327,13 +348,12 @@ Outcomes = Generator[tuple[Task, pd.DataFrame | str], None, None]
 """Tasks as they end, with their runs or the reason of their failure."""
 
 
-def _run(tasks: Sequence[Task], context: Context, jobs: int | None, listener: Listener | None) -> Outcomes:
+def _run(tasks: Sequence[Task], context: Context, jobs: int, listener: Listener | None) -> Outcomes:
     """A GPU's tasks one at a time, since they share its memory; the CPU's on `jobs` processes."""
     elsewhere = [task for task in tasks if task.cell.device != "cpu"]
     here = [task for task in tasks if task.cell.device == "cpu"]
     yield from _run_here(elsewhere, context, 1, listener)
-    jobs = max(1, min(jobs or _cores(), len(here)))
-    yield from (_run_here if jobs == 1 else _run_in_pool)(here, context, jobs, listener)
+    yield from (_run_here if jobs == 1 or not here else _run_in_pool)(here, context, jobs, listener)
 
 
 def _cores() -> int:

@@ -132,8 +132,10 @@ class Store:
                 with suppress(FileNotFoundError):  # another process has merged it meanwhile
                     _read(path, kind, columns=[])
 
-    def set_aside_damaged(self, key: tuple[str, str, int, str]) -> list[str]:
-        """Rename the cell's shards that cannot be read whole to `….corrupt`, so that their runs count as missing.
+    def set_aside_damaged(self) -> list[str]:
+        """Rename shards that cannot be read whole to `….corrupt`, so that their runs count as missing.
+
+        Only files with the name of a shard are touched.
 
         Runs and history are one: where either is damaged or its history is gone, both are set aside.
 
@@ -144,7 +146,8 @@ class Store:
             StoreError: if the system does not let a file be read.
         """
         sentences = []
-        for name in sorted({path.name for kind in KINDS for path in self._shards(kind, key)}):
+        names = {path.name for kind in KINDS for path in self.files(kind)}
+        for name in sorted(name for name in names if SHARD.fullmatch(name)):
             paths = {kind: self.directory / kind / name for kind in KINDS}
             try:
                 if paths["runs"].exists():
@@ -197,7 +200,8 @@ class Store:
             runs, history = (_frame([_read(path, kind) for path in paths], kind) for kind, paths in shards.items())
             runs, history = runs[~runs["seed"].isin(gone)], history[~history["seed"].isin(gone)]
             kept = self.write(runs, history) if len(runs) else ""
-        for path in (*shards["runs"], *shards["history"]):
+        checkpoints = (self.directory / "checkpoints").glob(f"*{_prefix(key)}*")
+        for path in (*shards["runs"], *shards["history"], *checkpoints):
             if path.name != kept:
                 path.unlink(missing_ok=True)
 
@@ -341,6 +345,10 @@ def _write_atomically(table: pa.Table, path: Path) -> None:
 def _pattern(key: tuple[str, str, int, str]) -> str:
     """The shards of a cell, whatever their seeds."""
     return f"{_prefix(key)}*.parquet"
+
+
+SHARD = re.compile(r"\w+-\w+-[0-9]+d-[0-9a-f]{12}-s\w[\w-]*\.parquet")
+"""The name of a shard, whatever its cell and seeds."""
 
 
 def _stem(key: tuple[str, str, int, str], seeds: Sequence[int]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
@@ -56,7 +57,7 @@ class Lines:
     def started(self, plan: Plan) -> None:
         self.plan = plan
         for sentence in plan.damaged:
-            self._say(f"damaged: {sentence}; set aside as .corrupt, its runs will be computed again")
+            self._say(f"damaged: {sentence}; set aside as .corrupt, its runs count as missing")
         self.done = plan.stored
         left = sum(len(task.seeds) for task in plan.tasks)
         self.total = plan.stored + left
@@ -185,7 +186,7 @@ def cells_table(experiment: Experiment, runs: pd.DataFrame) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("stopped by", overflow="fold")
     section = ""
-    for cell in sorted(cells, key=lambda cell: _asked_order(experiment, cell)):
+    for cell in sorted(cells, key=_asked_order(experiment)):
         if section != (section := f"{cell.fn} {cell.dim}D"):
             table.add_row(Text(section, style="bold cyan"))
         table.add_row(
@@ -194,9 +195,13 @@ def cells_table(experiment: Experiment, runs: pd.DataFrame) -> Table:
     return table
 
 
-def _asked_order(experiment: Experiment, cell: Cell) -> tuple[int, ...]:
+def _asked_order(experiment: Experiment) -> Callable[[Cell], tuple[int, ...]]:
     """Dimension by dimension, each in the order in which functions and algorithms were asked for."""
-    return experiment.dim.index(cell.dim), experiment.fn.index(cell.fn), experiment.algo.index(cell.algo)
+    products = experiment.products()
+    dims = list(dict.fromkeys(dim for product in products for dim in product.dim))
+    fns = list(dict.fromkeys(fn for product in products for fn in product.fn))
+    algos = list(dict.fromkeys(algo for product in products for algo in product.algo))
+    return lambda cell: (dims.index(cell.dim), fns.index(cell.fn), algos.index(cell.algo))
 
 
 def _facts_of(runs: pd.DataFrame | None, gradients: bool) -> list[str]:

@@ -97,6 +97,11 @@ def _cell(rows: pd.DataFrame) -> Iterator[Finding]:
     if first["algo"] not in ALGORITHMS:
         yield Finding(_cell_name(first), "has an algorithm that this version does not know")
         return
+    try:
+        problem = make_problem(first["fn"], int(first["dim"]))
+    except ValueError as error:
+        yield Finding(_cell_name(first), f"cannot be evaluated again: {error}")
+        return
     for _, row in rows.iterrows():
         spent = row["f_evals"] + row["gradient_cost"] * row["g_evals"]
         if spent > row["budget"]:
@@ -104,11 +109,6 @@ def _cell(rows: pd.DataFrame) -> Iterator[Finding]:
         versions = {"pymoo": row["pymoo_version"], "cma": row["cma_version"]}
         if (expected := _cell_of(row).hash_with(versions)) != row["settings_hash"]:
             yield Finding(_name(row), f"does not have the settings_hash of its settings, {expected}")
-    try:
-        problem = make_problem(first["fn"], int(first["dim"]))
-    except ValueError as error:
-        yield Finding(_cell_name(first), f"cannot be evaluated again: {error}")
-        return
     for _, row in rows.iterrows():
         x = np.asarray(row["best_x"])
         if x.shape != (problem.dim,) or not ((problem.lower <= x) & (x <= problem.upper)).all():

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import evobench
+from evobench.evograd import loop
 
 CENTRE = np.array([1.0, -2.0, 0.5])
 
@@ -90,6 +91,8 @@ def test_bounds_of_every_form():
         ({"bounds": "wide"}, "bad bounds 'wide'"),
         ({"bounds": [(0, 1), (0, 1)]}, "2 pairs for 3 coordinates"),
         ({"bounds": (0, 1), "dim": None}, "bad dim None"),
+        ({"bounds": (0, 1), "dim": 2.5}, "bad dim 2.5"),
+        ({"algorithm": "all"}, "unknown algorithm 'all'"),
         ({"algorithm": "sgd"}, "unknown algorithm 'sgd'"),
         ({"budget": 5}, "budget 5 is smaller"),
         ({"seeds": []}, "bad seeds"),
@@ -111,11 +114,14 @@ def test_a_function_that_takes_nothing_of_the_kind():
         minimize(hopeless, "pso_diff")
 
 
-def test_history_figure_and_callback():
+def test_history_figure_and_callback(monkeypatch):
+    monkeypatch.setattr(loop, "_PROGRESS_EVERY", 0.0)
     told = []
     result = minimize(torch_bowl, "pso_diff", budget=60_000, callback=lambda share, best: told.append((share, best)))
     assert result.history["evals"].max() == 60_000
+    assert len(told) > 10
     assert all(0 < share <= 1 for share, _ in told)
+    assert told == sorted(told, key=lambda pair: (pair[0], -pair[1]))
     figure = result.plot()
     assert figure.axes[0].lines
     assert "sphere" not in figure.axes[0].get_title().lower()

@@ -1,6 +1,7 @@
 """Killed anywhere and started again, a sweep gives the same numbers, to the bit."""
 
 import os
+import random
 import subprocess
 import sys
 import time
@@ -116,6 +117,62 @@ def test_a_full_disk_costs_the_checkpoint_only(tmp_path):
     assert saver.next > time.perf_counter()  # it was tried
 
 
+FULL = """
+import resource, signal, sys, torch
+from pathlib import Path
+from evobench.evograd.checkpoint import Checkpoint
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+Checkpoint(Path(sys.argv[1]), "it").save({"x": torch.zeros(1_000_000)})
+print(list(Path(sys.argv[1]).parent.iterdir()))
+"""
+
+
+def test_a_file_that_cannot_grow_costs_the_checkpoint_only(tmp_path):
+    done = subprocess.run([sys.executable, "-c", FULL, tmp_path / "x.pt"], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_what_a_killed_save_left_is_removed(tmp_path):
+    left = tmp_path / ".x.pt.123-abc.tmp"
+    left.write_bytes(b"half")
+    saver = Checkpoint(tmp_path / "x.pt", "it")
+    saver.save({"x": torch.zeros(2)})
+    assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]
+    assert torch.equal(saver.load()["x"], torch.zeros(2))
+
+
+def test_a_flipped_bit_is_noticed(tmp_path):
+    saver = Checkpoint(tmp_path / "x.pt", "it")
+    saver.save({"x": torch.arange(100)})
+    content = (tmp_path / "x.pt").read_bytes()
+    chance = random.Random(0)
+    for _ in range(200):
+        place = chance.randrange(len(content))
+        spoiled = content[:place] + bytes([content[place] ^ (1 << chance.randrange(8))]) + content[place + 1 :]
+        (tmp_path / "x.pt").write_bytes(spoiled)
+        assert saver.load() is None
+    (tmp_path / "x.pt").write_bytes(content)
+    assert saver.load() is not None
+
+
+@pytest.mark.parametrize("value", ["30s", "-1", "nan"])
+def test_a_bad_interval_is_one_sentence(value, tmp_path, monkeypatch):
+    monkeypatch.setenv(checkpoint.VARIABLE, value)
+    with pytest.raises(ValueError, match=f"bad EVOBENCH_CHECKPOINT_S '{value}': give a number of seconds"):
+        Checkpoint(tmp_path / "x.pt", "it")
+
+
+def test_fresh_forgets_checkpoints(tmp_path):
+    experiment = make_experiment({"algo": "pso_plain", "fn": "ackley", "dim": 3, "seeds": 2, "budget": 200, "pop": 20})
+    (cell,) = experiment.cells()
+    kept = Store(tmp_path).checkpoint(cell.key, experiment.seeds)
+    kept.parent.mkdir(parents=True)
+    kept.write_text("")
+    Store(tmp_path).clear(cell.key, experiment.seeds)
+    assert not kept.exists()
+
+
 def test_what_was_one_tensor_is_one_again():
     one, other = torch.ones(2), torch.zeros(1)
     tree = ((one, None), {"a": one, "b": other})
@@ -128,8 +185,8 @@ def test_what_was_one_tensor_is_one_again():
 
 
 def test_saving_stays_a_small_share_of_the_time(tmp_path, monkeypatch):
+    monkeypatch.setenv(checkpoint.VARIABLE, "0")
     saver = Checkpoint(tmp_path / "batch.pt", "it")
-    monkeypatch.setattr(checkpoint, "INTERVAL", 0.0)
     before = time.perf_counter()
     saver.save({"x": torch.zeros(1_000_000)})
     took = time.perf_counter() - before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -18,6 +19,7 @@ import pexpect
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 import evobench
@@ -72,7 +74,7 @@ def refuse(result: Result, *texts: str, code: int = 2) -> None:
 # Help and lists
 
 
-@pytest.mark.parametrize("command", ["", "run", "compare", "plot", "list"])
+@pytest.mark.parametrize("command", ["", "run", "compare", "plot", "verify", "list"])
 def test_help_has_an_example_and_fits_a_screen(command: str) -> None:
     result = call(f"{command} --help")
     assert result.exit_code == 0
@@ -267,10 +269,10 @@ def test_own_function(place: Path) -> None:
 def test_a_failed_task_is_reported_and_the_others_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     execute = runner.execute
 
-    def fail_for_de(task: runner.Task, progress: runner.Progress) -> list[RunRecord]:
+    def fail_for_de(task: runner.Task, progress: runner.Progress, *more: object) -> list[RunRecord]:
         if task.cell.algo == "de" and task.seeds == (1,):
             raise RuntimeError("the sky fell\non us")
-        return execute(task, progress)
+        return execute(task, progress, *more)
 
     monkeypatch.setattr(runner, "execute", fail_for_de)
     result = call(f"run --algo ga,de {SMALL}")
@@ -415,7 +417,7 @@ def test_a_bad_flag_is_refused_in_one_sentence(place: Path, flag: str, value: st
         ("run --frobnicate", ["--frobnicate"]),
         ("run --algo", ["--algo"]),
         ("run one.yaml two.yaml", ["two.yaml"]),
-        ("frobnicate", ["'frobnicate'", "run, compare, plot, list"]),
+        ("frobnicate", ["'frobnicate'", "run, compare, plot, verify, list"]),
         ("list everything", ["'everything'", "algorithms"]),
         ("compare", ["DIR"]),
         ("compare nowhere", ["nowhere"]),
@@ -602,3 +604,38 @@ def wait_until_gone(group: int) -> None:
             return
         time.sleep(0.05)
     pytest.fail("a process outlived its run")
+
+
+def test_also_from_the_command_line(place: Path) -> None:
+    """Products beyond the top level appear in the table; flags hold for every product, --seeds for the whole."""
+    content = {"algo": "pso_diff", "fn": "sphere", "dim": 3, "pop": 10, "budget": 100}
+    also = [{"algo": "de_plain", "dim": 4, "fn": "ackley"}, {"algo": "pso_diff", "init": "centre"}]
+    Path("mine.yaml").write_text(yaml.safe_dump(content | {"also": also}))
+    done = call("run mine.yaml --seeds 2 --set de_plain.scale_factor=0.7 --out r")
+    assert done.exit_code == 0, done.stderr
+    assert "6 runs computed" in done.stdout
+    for text in ("sphere 3D", "ackley 4D", "de_plain", "pso_diff@centre", "pso_diff@uniform"):
+        assert text in done.stdout
+    done = call("run mine.yaml --seeds 2 --algo pso_diff --out r2")
+    assert done.exit_code == 0, done.stderr
+
+
+def test_verify_from_the_command_line(place: Path) -> None:
+    """A function of one's own is found as `run` finds it, and missing runs are exit code 1."""
+    Path("pkg").mkdir()
+    Path("pkg/mine.py").write_text("def f(x):\n    return x.square().sum(-1)\n")
+    run = "run --fn pkg.mine:f,sphere --dim 3 --budget 100 --pop 10 --out r"
+    assert call(f"{run} --algo pso_diff --seeds 2").exit_code == 0
+    done = call("verify r")
+    assert (done.exit_code, done.stdout) == (0, "4 files, 4 runs: all in order\n")
+    assert call(f"{run} --algo de_plain --seeds 1").exit_code == 0
+    done = call("verify r")
+    assert done.exit_code == 1
+    assert done.stdout.endswith("8 files, 6 runs: 2 findings\n")
+    assert "is incomplete: 1 of 2 seeds are missing" in done.stdout
+    Path("pkg/mine.py").unlink()
+    del sys.modules["pkg.mine"]
+    importlib.invalidate_caches()
+    done = call("verify r")
+    assert done.exit_code == 1
+    assert "cannot be evaluated again: cannot load the function" in done.stdout

@@ -424,3 +424,21 @@ def test_the_estimate_of_memory_at_500_dimensions():
     assert batches(30) == [30]
     assert len(batches(200)) == 2
     assert batches(200, "pso_diff") == [200]
+
+
+@pytest.mark.parametrize(("stored", "jobs"), [("", 2), ("pso_plain", 2), ("pso_plain", 1)])
+def test_what_is_stored_does_not_change_how_the_rest_is_computed(stored, jobs, tmp_path, monkeypatch):
+    """Two cells are a pool's, even where one is left: a process alone has more threads, and other last bits."""
+    content = {"algo": "pso_plain,de_plain", "fn": "ackley", "dim": 3, "seeds": 2, "budget": 100, "pop": 10}
+    if stored:
+        run_experiment(make_experiment(content | {"algo": stored}), tmp_path, jobs=1)
+    ways = []
+    for name in ("_run_here", "_run_in_pool"):
+        real = getattr(runner, name)
+        monkeypatch.setattr(
+            runner,
+            name,
+            lambda tasks, *rest, real=real, name=name: ways.append((name, len(tasks))) or real(tasks, *rest),
+        )
+    run_experiment(make_experiment(content), tmp_path, jobs=jobs)
+    assert ways[-1] == ("_run_in_pool" if jobs == 2 else "_run_here", 1 if stored else 2)

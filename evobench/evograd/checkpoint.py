@@ -6,6 +6,9 @@ the same numbers, on the CPU to the bit.
 
 from __future__ import annotations
 
+import hashlib
+import io
+import math
 import os
 import secrets
 import time
@@ -17,19 +20,38 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-INTERVAL = float(os.environ.get("EVOBENCH_CHECKPOINT_S", "30"))
-"""Seconds between two checkpoints, at least."""
+VARIABLE, INTERVAL = "EVOBENCH_CHECKPOINT_S", 30.0
+"""Seconds between two checkpoints, at least, and the environment variable that changes them."""
 
 SHARE = 0.01
 """Part of the time that saving may take."""
 
 
+def interval() -> float:
+    """Seconds between two checkpoints.
+
+    Raises:
+        ValueError: if the environment variable is no number.
+    """
+    text = os.environ.get(VARIABLE, "")
+    try:
+        seconds = float(text) if text else INTERVAL
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise ValueError(f"bad {VARIABLE} '{text}': give a number of seconds, such as 30")
+    return seconds
+
+
 class Checkpoint:
-    """One file. A batch with another `fingerprint` (settings, seeds, versions, code) cannot go on from it."""
+    """One file: a digest, then what it is the digest of.
+
+    A batch with another `fingerprint` (settings, seeds, versions, code) cannot go on from it.
+    """
 
     def __init__(self, path: Path, fingerprint: str) -> None:
-        self.path, self.fingerprint = path, fingerprint
-        self.next = time.perf_counter() + INTERVAL
+        self.path, self.fingerprint, self.interval = path, fingerprint, interval()
+        self.next = time.perf_counter() + self.interval
 
     @property
     def due(self) -> bool:
@@ -38,33 +60,47 @@ class Checkpoint:
     def save(self, content: dict[str, Any]) -> None:
         """Write, sync, rename: the file is the last checkpoint or this one. A full disk costs the checkpoint only."""
         started = time.perf_counter()
+        buffer = io.BytesIO()
+        torch.save({"fingerprint": self.fingerprint, **content}, buffer)
         hidden = self.path.with_name(f".{self.path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-        try:
+        with suppress(OSError):  # results are what must not be lost, and they say so themselves
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with hidden.open("wb") as file:
-                torch.save({"fingerprint": self.fingerprint, **content}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            hidden.replace(self.path)
-        except OSError:  # results are what must not be lost, and they say so themselves
-            with suppress(OSError):
-                hidden.unlink()
+            self._tidy()
+            try:
+                with hidden.open("wb") as file:
+                    file.write(hashlib.sha256(buffer.getbuffer()).digest())
+                    file.write(buffer.getbuffer())
+                    file.flush()
+                    os.fsync(file.fileno())
+                hidden.replace(self.path)
+            finally:
+                hidden.unlink(missing_ok=True)
         took = time.perf_counter() - started
-        self.next = time.perf_counter() + max(INTERVAL, took / SHARE)
+        self.next = time.perf_counter() + max(self.interval, took / SHARE)
 
     def load(self) -> dict[str, Any] | None:
         """What was saved, or None: there is nothing, it is damaged, or it is another batch's."""
         try:
-            content = torch.load(self.path, weights_only=True)
-        except Exception:  # a damaged file raises anything; the batch then starts anew, with the same results
+            data = self.path.read_bytes()
+        except OSError:
             return None
-        return content if isinstance(content, dict) and content.get("fingerprint") == self.fingerprint else None
+        digest, payload = data[:32], data[32:]
+        if hashlib.sha256(payload).digest() != digest:
+            return None
+        content: dict[str, Any] = torch.load(io.BytesIO(payload), weights_only=True)
+        return content if content["fingerprint"] == self.fingerprint else None
 
     def remove(self) -> None:
         """The batch is finished and stored."""
         with suppress(OSError):
-            self.path.unlink()
+            self._tidy()
+            self.path.unlink(missing_ok=True)
             self.path.parent.rmdir()  # if this was the last one
+
+    def _tidy(self) -> None:
+        """Remove what a process left that was killed while it saved."""
+        for left in self.path.parent.glob(f".{self.path.name}.*.tmp"):
+            left.unlink(missing_ok=True)
 
 
 def pack(tree: Any) -> tuple[list[Tensor], list[int]]:

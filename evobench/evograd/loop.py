@@ -176,7 +176,7 @@ def run_batch(
         dtype: of the state. Objective values are float64 and noise is float32 always, so that runs
             of either dtype share their noise.
         compile: turn the generation into machine code first (torch.compile): up to a minute, some
-            seconds where the compiler's cache has it, then two to four times as fast. The last bits
+            seconds where the compiler's cache has it, then two to three times as fast. The last bits
             are other ones, and with them the course of a chaotic run.
         checkpoint: where the batch is saved now and then, and goes on from if it is there.
         progress: called now and then with (share of the budget spent, best value of any run).
