@@ -415,7 +415,7 @@ def _variant(name: str) -> str:
 def _legend(figure: Figure, handles: list[Artist], note: str | None = None) -> None:
     """One legend for all panels, below them, in as many columns as the width holds."""
     longest = max(len(str(handle.get_label())) for handle in handles)
-    columns = min(len(handles), max(1, int(figure.get_figwidth() / (0.6 + 0.065 * longest))))
+    columns = min(len(handles), max(1, int(figure.get_figwidth() / (0.5 + 0.06 * longest))))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, title=note, title_fontsize="medium")
 
 
