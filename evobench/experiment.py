@@ -244,16 +244,17 @@ class Experiment(BaseModel):
 
     def products(self) -> list[Experiment]:
         """This product, and each that `also` adds."""
-        mine = self.model_dump(exclude={"also"})
+        mine = {**self.model_dump(exclude={"also", "settings"}), "settings": self.settings}  # a dump spells aliases out
         others = []
         for other in self.also:
             content = {**mine, **other}
-            settings = {**self.settings, **content["settings"]} if isinstance(content["settings"], dict) else {}
             algos = Experiment.model_validate({**content, "settings": {}}).algo
-            for name in settings:
-                if name not in ALGORITHMS:
-                    raise ValueError(f"settings are given for {name!r}: choose from {', '.join(algos)}")
-            content["settings"] = {name: given for name, given in settings.items() if name in algos}
+            if isinstance(content["settings"], dict):
+                settings = {**self.settings, **content["settings"]}
+                for name in settings:
+                    if name not in ALGORITHMS:
+                        raise ValueError(f"settings are given for {shown(name)}: choose from {', '.join(algos)}")
+                content["settings"] = {name: given for name, given in settings.items() if name in algos}
             others.append(Experiment.model_validate(content))
         return [self, *others]
 

@@ -568,6 +568,10 @@ def test_a_bomb_of_aliases(config, key, refused):
         make_experiment({**MINIMAL, "settings": {"ga": bomb}})
     with refused("ga.eta_c"):
         make_experiment({**MINIMAL, "settings": {"ga": {"eta_c": bomb}}})
+    with refused("ga.eta_c"):
+        make_experiment({**MINIMAL, "also": [{"settings": {"ga": {"eta_c": bomb}}}]})
+    with refused(key if key != "?" else "unknown key"):
+        make_experiment({**MINIMAL, "also": [{key: bomb}]})
 
 
 scalars = st.one_of(
