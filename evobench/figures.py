@@ -7,13 +7,11 @@ which colour-blind readers can tell apart (M. Okabe and K. Ito, Color Universal 
 
 from __future__ import annotations
 
-import contextlib
 import io
 import math
-import os
-import secrets
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 from numpy import ndarray
 
 from evobench import stats
+from evobench.atomic import write_atomically
 from evobench.stats import Cell
 from evobench.store import StoreError
 
@@ -209,10 +208,12 @@ def convergence(history: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         ValueError: if there are no runs.
     """
     cells, curves = stats.split(runs), stats.split_history(history, runs)
+    names, seats = stats.labels(runs), _seats(cells)
     figure, panels = _grid(cells, width=2.6, ylabel="best fitness so far", xlabel="evaluations")
     looks, handles = _looks(cell.algo for cell in cells)
     for panel, ax in panels.items():
-        _draw_curves(ax, {cell: points for cell, points in curves.items() if cell[:3] == panel}, runs, looks)
+        group = {cell: points for cell, points in curves.items() if cell[:3] == panel}
+        _draw_curves(ax, group, names, seats, looks)
     _legend(figure, handles)
     return figure
 
@@ -229,6 +230,7 @@ def figure2(history: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         ValueError: if there are no runs.
     """
     curves = stats.split_history(history, runs)
+    names, seats = stats.labels(runs), _seats(stats.split(runs))
     views = ("mean ± 1 standard deviation", "median and quartiles")
     problems = sorted({cell[:3] for cell in curves}, key=lambda panel: (panel[2], panel[1], panel[0]))
     if not problems:
@@ -236,13 +238,13 @@ def figure2(history: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(6.8, 2.6 * len(problems) + 0.5), layout="constrained")
     axes = figure.subplots(len(problems), 2, squeeze=False)
     looks, handles = _looks(cell.algo for cell in curves)
+    several = len({protocol for _, _, protocol in problems}) > 1
     for row, (fn, dim, protocol) in zip(axes, problems, strict=True):
         group = {cell: points for cell, points in curves.items() if cell[:3] == (fn, dim, protocol)}
-        several = len({panel[2] for panel in problems}) > 1
         for ax, view, mean in zip(row, views, (True, False), strict=True):
             ax.set_title(f"{stats.problem_title(fn, dim, protocol if several else None)}: {view}")
             ax.set_xlabel("evaluations")
-            _draw_curves(ax, group, runs, looks, mean=mean)
+            _draw_curves(ax, group, names, seats, looks, mean=mean)
         row[0].set_ylabel("best fitness so far")
     _legend(figure, handles)
     return figure
@@ -251,7 +253,8 @@ def figure2(history: pd.DataFrame, runs: pd.DataFrame) -> Figure:
 def _draw_curves(
     ax: Axes,
     curves: dict[Cell, pd.DataFrame],
-    runs: pd.DataFrame,
+    names: dict[Cell, str],
+    seats: dict[Cell, tuple[str, int]],
     looks: dict[str, dict[str, Any]],
     mean: bool = False,
 ) -> None:
@@ -259,7 +262,6 @@ def _draw_curves(
     if not curves:
         _say(ax, "no runs yet")
         return
-    names, seats = stats.labels(runs), _seats(stats.split(runs))
     grid = stats.evaluation_grid(np.concatenate([points["evals"] for points in curves.values()]))
     runs_of = {cell: stats.trajectories(points, grid) for cell, points in curves.items()}
     finite = {cell: sample[np.isfinite(sample[:, -1])] for cell, sample in runs_of.items()}
@@ -494,14 +496,9 @@ def save(figure: Figure, path_stem: Path, formats: Sequence[str] = ("png", "pdf"
         with rc_context(STYLE):
             figure.savefig(buffer, format=name, dpi=200, metadata={"CreationDate": None} if name == "pdf" else None)
         path = path_stem.with_name(f"{path_stem.name}.{name}")
-        hidden = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            hidden.write_bytes(buffer.getvalue())
-            hidden.replace(path)
+            write_atomically(path, methodcaller("write", buffer.getbuffer()))
         except OSError as error:
-            with contextlib.suppress(OSError):
-                hidden.unlink()
             raise StoreError(f"cannot write '{path}': {error.strerror}") from error
         paths.append(path)
     return paths

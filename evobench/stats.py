@@ -140,13 +140,9 @@ def _described(row: Any) -> dict[str, Any]:
 def _difference(cell: Cell, described: dict[str, Any], group: dict[Cell, dict[str, Any]]) -> str:
     for key, value in described.items():
         if len({str(other.get(key)) for other in group.values()}) == len(group):
-            return (
-                str(value)
-                if key in ("init", "dtype")
-                else f"{key}={value:g}"
-                if _is_number(value)
-                else f"{key}={value}"
-            )
+            if key in ("init", "dtype"):
+                return str(value)
+            return f"{key}={value:g}" if _is_number(value) else f"{key}={value}"
     return cell.settings_hash[:6]
 
 

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import re
-import secrets
 import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -24,6 +22,8 @@ from typing import Any, Literal
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from evobench.atomic import write_atomically
 
 RUNS = pa.schema(
     {
@@ -180,8 +180,19 @@ class Store:
         history_schema = pa.schema([*HISTORY, *(pa.field(column, pa.float64()) for column in sorted(learned))])
         for kind, frame, schema in (("history", history, history_schema), ("runs", runs, RUNS)):
             table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False).replace_schema_metadata(None)
-            _write_atomically(table, self.directory / kind / name)
+            self._write(table, self.directory / kind / name)
         return name
+
+    def _write(self, table: pa.Table, path: Path) -> None:
+        """One shard.
+
+        Raises:
+            StoreError: if the file system refuses (read-only, full).
+        """
+        try:
+            write_atomically(path, lambda file: pq.write_table(table, file, **PARQUET))
+        except OSError as error:
+            raise StoreError(f"cannot write '{path}': {error.strerror or error}") from error
 
     def seeds_of(self, key: tuple[str, str, int, str]) -> set[int]:
         """Seeds of the cell (algo, fn, dim, settings_hash) that are finished."""
@@ -314,32 +325,6 @@ def _free(path: Path) -> Path:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _write_atomically(table: pa.Table, path: Path) -> None:
-    """Write, sync, rename, sync the directory: the file is whole or not there.
-
-    Raises:
-        StoreError: if the file system refuses (read-only, full).
-    """
-    hidden = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with hidden.open("wb") as file:
-            pq.write_table(table, file, **PARQUET)
-            file.flush()
-            os.fsync(file.fileno())
-        hidden.replace(path)
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise StoreError(f"cannot write '{path}': {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):  # not there any more, unless something went wrong
-            hidden.unlink()
 
 
 def _pattern(key: tuple[str, str, int, str]) -> str:

@@ -10,7 +10,6 @@ import hashlib
 import io
 import math
 import os
-import secrets
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
+
+from evobench.atomic import write_atomically
 
 VARIABLE, INTERVAL = "EVOBENCH_CHECKPOINT_S", 30.0
 """Seconds between two checkpoints, at least, and the environment variable that changes them."""
@@ -62,19 +63,10 @@ class Checkpoint:
         started = time.perf_counter()
         buffer = io.BytesIO()
         torch.save({"fingerprint": self.fingerprint, **content}, buffer)
-        hidden = self.path.with_name(f".{self.path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+        digest = hashlib.sha256(buffer.getbuffer()).digest()
         with suppress(OSError):  # results are what must not be lost, and they say so themselves
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._tidy()
-            try:
-                with hidden.open("wb") as file:
-                    file.write(hashlib.sha256(buffer.getbuffer()).digest())
-                    file.write(buffer.getbuffer())
-                    file.flush()
-                    os.fsync(file.fileno())
-                hidden.replace(self.path)
-            finally:
-                hidden.unlink(missing_ok=True)
+            write_atomically(self.path, lambda file: file.writelines((digest, buffer.getbuffer())))
         took = time.perf_counter() - started
         self.next = time.perf_counter() + max(self.interval, took / SHARE)
 

@@ -268,7 +268,7 @@ class _Noises:
     """
 
     def __init__(self, algorithm: Algorithm, seeds: Sequence[int], device: str, threads: int) -> None:
-        self.algorithm, self.device = algorithm, device
+        self.algorithm = algorithm
         self.rng = Streams(seeds, torch.float32, device)
         in_a_pool = multiprocessing.parent_process() is not None  # there every core has its own run
         free = device == "cpu" and threads == 1 and not in_a_pool and (os.cpu_count() or 1) > 1
