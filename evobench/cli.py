@@ -386,6 +386,34 @@ def plot(
 
 
 @app.command()
+def claims(
+    results: Annotated[Path, _option("results", "Where experiments are [results].", "DIR")] = Path("results"),
+    form: Annotated[Literal["table", "markdown", "json"], typer.Option("--format", help="How to write it.")] = "table",
+) -> None:
+    """Judge the paper's claims C1 to C7 by the stored runs.
+
+    Each has a rule that was fixed beforehand, and is judged under the paper's protocol and a fair
+    one: reproduced, reproduced only under the paper's protocol, not reproduced, not testable, or
+    evidence missing (with the command that computes it).
+
+    \b
+    Examples:
+      evobench claims
+      evobench claims --format markdown > claims.md
+    """
+    from evobench import verdicts
+    from evobench.claims import judge
+
+    if not results.is_dir():
+        raise ValueError(f"bad --results '{results}': it is no directory")
+    judgements = judge(results)
+    if form == "table" and sys.stdout.isatty():
+        _console().print(verdicts.terminal(judgements))
+    else:
+        typer.echo(verdicts.render(judgements, form), nl=False)
+
+
+@app.command()
 def verify(directory: Results) -> None:
     """Check every file and row: whole, complete, true.
 

@@ -120,7 +120,7 @@ def _comparisons(frame: pd.DataFrame) -> Block:
         note="A12: probability that the first of the two ends lower, ties counted half, with its 95% interval. p: "
         "two-sided, of Mann-Whitney's U, or (W) of Wilcoxon's signed ranks where runs are paired by their noise; after "
         "Holm's correction in each family of tests (each kind of pair, unless --config declares others). Gaps up to "
-        f"{TIE:g} tie. Verdict on the first, at {ALPHA}.",
+        f"{number(TIE)} tie. Verdict on the first, at {ALPHA}.",
         headers=("pair", "test", "p", "A12 [95% CI]", "effect", "verdict"),
         stressed=5,
         groups={problem: _comparison_rows(rows) for problem, rows in _by_problem(frame).items()},
