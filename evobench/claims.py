@@ -295,7 +295,9 @@ def stalled(history: pd.DataFrame, rows: pd.DataFrame) -> np.ndarray:
     ((_, points),) = stats.split_history(history, rows).items()
     half, end = stats.trajectories(points, np.array([rows["budget"].iloc[0] / 2, math.inf])).T
     unsolved = ~(stats.final_gaps(rows) <= TIE)
-    return unsolved & ~(half - end >= STALLED * np.abs(half))
+    with np.errstate(invalid="ignore"):  # a run that was never finite has not improved
+        improved = half - end >= STALLED * np.abs(half)
+    return unsolved & ~improved
 
 
 def _comparable(evidence: Evidence) -> None:
@@ -537,8 +539,8 @@ class Judgement:
         return "reproduced" if self.fair.holds else "reproduced only under the paper's protocol"
 
 
-def judge(results: Path) -> list[Judgement]:
-    """Every claim by the runs under `results`.
+def judge(results: Path, claims: Sequence[Claim] = CLAIMS) -> list[Judgement]:
+    """Each claim by the runs under `results`.
 
     Raises:
         StoreError: if a file there is damaged or not one of ours.
@@ -549,7 +551,7 @@ def judge(results: Path) -> list[Judgement]:
             _finding(results, *claim.paper, claim.judge),
             _finding(results, *claim.fair, claim.fair_judge or claim.judge) if claim.fair else None,
         )
-        for claim in CLAIMS
+        for claim in claims
     ]
 
 

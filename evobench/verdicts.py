@@ -25,9 +25,8 @@ HEADERS = ("", "what the paper claims", "paper's protocol", "fair", "verdict")
 EFFECTS = ("where", "what", "runs", "value [95% CI]", "p", "")
 
 NOTE = (
-    "*: decided, whatever the missing runs will say. "
-    "A part of a rule holds (+), fails (-), or is open (?): then missing runs could still decide it. "
-    "p: two-sided, after Holm's correction with the tests that are missing counted in."
+    "A star: decided, whatever the missing runs will say. Open: they could still decide it. p: two-sided, after Holm's "
+    "correction with the missing tests counted in."
 )
 
 
@@ -45,7 +44,10 @@ def render(judgements: Sequence[Judgement], format: Format) -> str:
         case "markdown":
             return _markdown(judgements)
         case "json":
-            return json.dumps([_record(judgement) for judgement in judgements], indent=2, allow_nan=False) + "\n"
+            return (
+                json.dumps([_record(found) for found in judgements], indent=2, ensure_ascii=False, allow_nan=False)
+                + "\n"
+            )
     raise ValueError(f"unknown format '{format}': choose from {', '.join(get_args(Format))}")
 
 
@@ -65,7 +67,7 @@ def terminal(judgements: Sequence[Judgement]) -> Group:
         for name, finding in _findings(judgement):
             parts.append(
                 Padding(
-                    Text(f"{name} ({finding.source}): {_outcome(finding) if finding.parts else 'for information'}"),
+                    Text(f"{name} ({finding.source}): {_outcome(finding)}"),
                     (0, 0, 0, 4),
                 )
             )
@@ -78,7 +80,7 @@ def terminal(judgements: Sequence[Judgement]) -> Group:
             if finding.missing:
                 parts.append(Padding(Text(_missing(finding)), (0, 0, 0, 6)))
         parts.append(Text())
-    return Group(*parts, Text(NOTE))
+    return Group(*parts, Text(f"{NOTE} (+) holds, (-) fails, (?) open."))
 
 
 def _table(headers: Sequence[str], left: int = 2) -> Table:
@@ -98,6 +100,8 @@ def _overview(judgement: Judgement) -> list[str]:
 
 def _outcome(finding: Finding) -> str:
     """What a finding says; a star where that is decided although it is incomplete."""
+    if not finding.parts:
+        return "for information"
     return OUTCOME[finding.holds] + "*" * (finding.holds is not None and bool(finding.missing))
 
 
@@ -158,10 +162,8 @@ def _markdown(judgements: Sequence[Judgement]) -> str:
         lines += [f"### {claim.id}: {claim.sentence}", "", f"> {claim.quote} ({claim.section})", ""]
         lines += [f"**Verdict: {judgement.verdict}.** Rule: {claim.rule}", ""]
         for name, finding in _findings(judgement):
-            lines += [
-                f"*{name[0].upper()}{name[1:]}* (`{finding.source}`): {_outcome(finding) if finding.parts else 'for information'}",
-                "",
-            ]
+            heading = f"*{name.capitalize()}* (`{finding.source}`)"
+            lines += [f"{heading}: {_escape(_outcome(finding))}", ""]
             lines += [f"- {OUTCOME[part.holds]}: {part.text}" for part in finding.parts] + [""] * bool(finding.parts)
             if finding.effects:
                 lines += [*_rows(EFFECTS, _effects(finding)), ""]
@@ -172,4 +174,9 @@ def _markdown(judgements: Sequence[Judgement]) -> str:
 
 def _rows(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A GitHub table."""
-    return [f"| {' | '.join(row)} |" for row in (headers, ["---"] * len(headers), *rows)]
+    return [f"| {_escape(' | '.join(row))} |" for row in (headers, ["---"] * len(headers), *rows)]
+
+
+def _escape(text: str) -> str:
+    """A star as itself, not as emphasis."""
+    return text.replace("*", r"\*")
