@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -24,7 +24,7 @@ from scipy.stats import mannwhitneyu
 from evobench import stats
 from evobench.runtimes import wilson
 from evobench.stats import ALPHA, FUNCTIONS, TIE
-from evobench.store import Kind, Store
+from evobench.store import CELL, Store
 
 Verdict = Literal[
     "reproduced", "reproduced only under the paper's protocol", "not reproduced", "not testable", "evidence missing"
@@ -93,49 +93,57 @@ class Finding:
         return None if None in outcomes or not outcomes else True
 
 
-class Evidence:
-    """The runs of one experiment's directory, under one protocol."""
+class Source:
+    """The runs of one experiment's directory under one protocol, read once for all claims."""
 
     def __init__(self, results: Path, name: str, protocol: str) -> None:
-        self.directory, self.protocol = results / name, protocol
-        self.finding = Finding(f"{self.directory}", f"evobench run configs/{name}.yaml")
+        self.name, self.directory, self.protocol = name, results / name, protocol
 
     @cached_property
-    def runs(self) -> pd.DataFrame:
-        runs = self._load("runs")
-        return runs[(runs["protocol"] == self.protocol) & (runs["seed"] < SEEDS)]
+    def cells(self) -> dict[tuple[str, str, int], list[pd.DataFrame]]:
+        """The runs of each algorithm, function and dimension, by seed: a table for each of its settings."""
+        cells: dict[tuple[str, str, int], list[pd.DataFrame]] = {}
+        store = Store(self.directory)
+        if store.files("runs"):  # nothing has been run yet otherwise, which is no error here
+            runs = store.load("runs")
+            runs = runs[(runs["protocol"] == self.protocol) & (runs["seed"] < SEEDS)].sort_values("seed")
+            for _, rows in runs.groupby(CELL):
+                algo, fn, dim = rows.iloc[0][CELL[:3]]
+                cells.setdefault((algo, fn, dim), []).append(rows)
+        return cells
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        return self._load("history")
+        """The history of all runs."""
+        return Store(self.directory).load("history")
 
-    def _load(self, kind: Kind) -> pd.DataFrame:
-        """All rows; none where nothing has been run yet."""
-        store = Store(self.directory)
-        if store.files(kind):
-            return store.load(kind)
-        return pd.DataFrame(columns=["algo", "fn", "dim", "seed", "settings_hash", "protocol", "init", "started_at"])
 
-    def found(self, algo: str, fn: str, dim: int, init: str | None = None) -> pd.DataFrame:
+class Evidence:
+    """A source, and what a rule finds in it."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.finding = Finding(f"{source.directory}", f"evobench run configs/{source.name}.yaml")
+
+    def found(self, algo: str, fn: str, dim: int, init: str | None = None) -> pd.DataFrame | None:
         """The runs of a cell by seed, however many. What they lack is noted.
 
         Of several settings of one algorithm the one with the most runs counts, then the latest.
         """
-        runs = self.runs
-        rows = runs[(runs["algo"] == algo) & (runs["fn"] == fn) & (runs["dim"] == dim)]
-        if init is not None:
-            rows = rows[rows["init"] == init]
-        settings = [group for _, group in rows.groupby("settings_hash")]
-        rows = max(settings, key=lambda group: (len(group), group["started_at"].max()), default=rows)
-        if len(rows) < SEEDS:
+        settings = [
+            rows for rows in self.source.cells.get((algo, fn, dim), []) if init is None or (rows["init"] == init).all()
+        ]
+        rows = max(settings, key=lambda rows: (len(rows), str(rows["started_at"].max())), default=None)
+        if rows is None or len(rows) < SEEDS:
             name = f"{algo} ({init} start)" if init else algo
-            self.finding.missing.setdefault(name, {})[stats.problem_title(fn, dim)] = len(rows)
-        return rows.sort_values("seed")
+            count = 0 if rows is None else len(rows)
+            self.finding.missing.setdefault(name, {})[stats.problem_title(fn, dim)] = count
+        return rows
 
     def cell(self, algo: str, fn: str, dim: int, init: str | None = None) -> pd.DataFrame | None:
         """As `found`, but None if any run is missing."""
         rows = self.found(algo, fn, dim, init)
-        return rows if len(rows) == SEEDS else None
+        return rows if rows is not None and len(rows) == SEEDS else None
 
     def count(self, what: str, outcomes: Sequence[bool | None], least: int = 0, most: int | None = None) -> None:
         """A part that asks for at least, or at most, so many of `outcomes`; None is an open one."""
@@ -280,7 +288,7 @@ def _follows(evidence: Evidence) -> None:
         if rows is None:
             stalls.append(None)
             continue
-        count = int(stalled(evidence.history, rows).sum())
+        count = int(stalled(evidence.source.history, rows).sum())
         stalls.append(count > SEEDS / 2)
         interval = wilson(count, SEEDS)
         title = stats.problem_title(fn, dim)
@@ -318,16 +326,15 @@ def _stays_hard(evidence: Evidence) -> None:
     for dim in DIMS:
         for algo in ALGORITHMS:
             found = evidence.found(algo, "rosenbrock", dim)
-            count = int((stats.final_gaps(found) <= TIE).sum()) if len(found) else 0
-            most = count + SEEDS - len(found)
+            runs = 0 if found is None else len(found)
+            count = 0 if found is None else int((stats.final_gaps(found) <= TIE).sum())
+            most = count + SEEDS - runs
             outcomes.append(False if count >= SEEDS / 2 else True if most < SEEDS / 2 else None)
-            if len(found):
+            if runs:
                 says = {True: "low", False: "solved by half", None: "open"}[outcomes[-1]]
-                rate = (count / len(found), *wilson(count, len(found)))
+                rate = (count / runs, *wilson(count, runs))
                 where = stats.problem_title("rosenbrock", dim)
-                evidence.finding.effects.append(
-                    Effect(where, f"success rate of {algo}", f"{len(found)}", *rate, says=says)
-                )
+                evidence.finding.effects.append(Effect(where, f"success rate of {algo}", f"{runs}", *rate, says=says))
     evidence.count("fewer than half of the runs solve it", outcomes, least=len(outcomes))
 
 
@@ -371,10 +378,7 @@ def _scales_from_one_start(evidence: Evidence) -> None:
 
 def _trains(evidence: Evidence) -> None:
     """C7: differentiable CMA-ES ends far below Adam on every wine problem that there is."""
-    runs = evidence.runs
-    problems = sorted(
-        {(fn, int(dim)) for fn, dim in zip(runs["fn"], runs["dim"], strict=True) if str(fn).startswith("wine")}
-    )
+    problems = sorted({(fn, dim) for _, fn, dim in evidence.source.cells if fn.startswith("wine")})
     for fn, dim in problems:
         mine, other = evidence.cell("cmaes_diff", fn, dim), evidence.cell("adam", fn, dim)
         _far_below(evidence, stats.problem_title(fn, dim), "cmaes_diff vs adam", mine, other)
@@ -545,17 +549,18 @@ def judge(results: Path, claims: Sequence[Claim] = CLAIMS) -> list[Judgement]:
     Raises:
         StoreError: if a file there is damaged or not one of ours.
     """
+    source = cache(partial(Source, results))
+
+    def finding(where: tuple[str, str], rule: Callable[[Evidence], None]) -> Finding:
+        evidence = Evidence(source(*where))
+        rule(evidence)
+        return evidence.finding
+
     return [
         Judgement(
             claim,
-            _finding(results, *claim.paper, claim.judge),
-            _finding(results, *claim.fair, claim.fair_judge or claim.judge) if claim.fair else None,
+            finding(claim.paper, claim.judge),
+            finding(claim.fair, claim.fair_judge or claim.judge) if claim.fair else None,
         )
         for claim in claims
     ]
-
-
-def _finding(results: Path, name: str, protocol: str, rule: Callable[[Evidence], None]) -> Finding:
-    evidence = Evidence(results, name, protocol)
-    rule(evidence)
-    return evidence.finding

@@ -76,11 +76,16 @@ def borne_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return results
 
 
+@pytest.fixture(scope="module")
+def judgements(borne_out: Path) -> list[Judgement]:
+    return judge(borne_out)
+
+
 # --- verdicts ----------------------------------------------------------------------------------
 
 
-def test_claims_that_the_runs_bear_out(borne_out: Path) -> None:
-    found = {judgement.claim.id: judgement for judgement in judge(borne_out)}
+def test_claims_that_the_runs_bear_out(judgements: list[Judgement]) -> None:
+    found = {judgement.claim.id: judgement for judgement in judgements}
     assert {claim: judgement.verdict for claim, judgement in found.items()} == {
         **dict.fromkeys(["C1", "C2", "C3", "C4", "C6", "C7"], "reproduced"),
         "C5": "not testable",
@@ -203,7 +208,7 @@ def test_of_several_settings_the_fullest_counts(tmp_path: Path) -> None:
     assert judged(tmp_path, "C1").paper.holds is True
 
 
-def test_a_damaged_file_is_no_missing_evidence(borne_out: Path, tmp_path: Path, refused: Refused) -> None:
+def test_a_damaged_file_is_no_missing_evidence(tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "figure1" / "runs").mkdir(parents=True)
     (tmp_path / "figure1" / "runs" / "x.parquet").write_bytes(b"no parquet")
     with refused("x.parquet", error=StoreError):
@@ -243,32 +248,31 @@ def test_quotes_are_the_papers(claim: Any) -> None:
 # --- the page ----------------------------------------------------------------------------------
 
 
-def test_the_page_fits_a_terminal_and_has_everything(borne_out: Path, tmp_path: Path) -> None:
-    for results in (borne_out, tmp_path):
-        judgements = judge(results)
-        text = verdicts.render(judgements, "table")
+def test_the_page_fits_a_terminal_and_has_everything(judgements: list[Judgement], tmp_path: Path) -> None:
+    for page in (judgements, judge(tmp_path)):
+        text = verdicts.render(page, "table")
         assert max(map(len, text.splitlines())) <= 100
         assert "\x1b" not in text
         squeezed = re.sub(r"\s+", " ", text)
-        for judgement in judgements:
+        for judgement in page:
             assert f"{judgement.claim.id} {judgement.claim.sentence}: {judgement.verdict}" in squeezed
             assert judgement.claim.rule in squeezed
             assert (judgement.paper.command in squeezed) == bool(judgement.paper.missing)
 
 
-def test_markdown_has_rectangular_tables(borne_out: Path) -> None:
-    blocks = re.findall(r"(?:^\|.*\n)+", verdicts.render(judge(borne_out), "markdown"), re.MULTILINE)
+def test_markdown_has_rectangular_tables(judgements: list[Judgement]) -> None:
+    blocks = re.findall(r"(?:^\|.*\n)+", verdicts.render(judgements, "markdown"), re.MULTILINE)
     assert len(blocks) == 1 + 2 * 6 + 1
     for block in blocks:
         assert len({re.sub(r"\\\|", "", row).count("|") for row in block.splitlines()}) == 1
 
 
-def test_json_is_strict_and_complete(borne_out: Path, tmp_path: Path) -> None:
-    for results in (borne_out, tmp_path):
-        content = json.loads(verdicts.render(judge(results), "json"), parse_constant=pytest.fail)
+def test_json_is_strict_and_complete(judgements: list[Judgement], tmp_path: Path) -> None:
+    for page, holds in ((judgements, True), (judge(tmp_path), None)):
+        content = json.loads(verdicts.render(page, "json"), parse_constant=pytest.fail)
         assert [claim["id"] for claim in content] == [f"C{number}" for number in range(1, 8)]
         assert content[4]["fair"] is None
-        assert {part["holds"] for part in content[0]["paper"]["parts"]} == ({True} if results == borne_out else {None})
+        assert {part["holds"] for part in content[0]["paper"]["parts"]} == {holds}
 
 
 def test_an_unknown_format_is_refused(refused: Refused) -> None:
