@@ -392,7 +392,7 @@ def claims(
 ) -> None:
     """Judge the paper's claims C1 to C7 by the stored runs.
 
-    Each has a rule that was fixed beforehand, and is judged under the paper's protocol and a fair
+    Each has a rule, written from the paper's words, and is judged under its protocol and a fair
     one: reproduced, reproduced only under the paper's protocol, not reproduced, not testable, or
     evidence missing (with the command that computes it).
 

@@ -360,7 +360,13 @@ def _latex(block: Block) -> str:
     return "\n".join([*lines, r"\end{longtable}", ""])
 
 
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}"}
+_LATEX = {
+    "≤": r"$\leq$",
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+}
 _LATEX |= {">": r"\textgreater{}", "|": r"\textbar{}"} | {character: f"\\{character}" for character in "_&%$#{}"}
 
 

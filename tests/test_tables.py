@@ -310,6 +310,7 @@ def test_every_view_in_every_format(views: dict[str, Found], view: str, form: ta
             assert list(table.columns) == ["table", *frame.columns]
             assert len(table) == len(frame)
         case "latex":
+            assert text.isascii()
             rows = re.findall(r"^\w.*&.*\\\\$", text, re.MULTILINE)
             assert rows
             assert len({row.count("&") for row in rows}) == 1
