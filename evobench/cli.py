@@ -273,38 +273,86 @@ def compare(
     form: Annotated[
         Literal["table", "markdown", "csv", "latex", "json"], typer.Option("--format", help="How to write it.")
     ] = "table",
+    view: Annotated[
+        Literal["final", "budget", "target", "time"], typer.Option("--view", help="What to look at.")
+    ] = "final",
+    gradient_cost: Annotated[
+        str | None, _option("gradient-cost", "Recharge gradients; all: 0,1,2,5,10.", "PRICES|all")
+    ] = None,
+    config: Annotated[Path | None, _option("config", "A config that declares test_family.", "FILE")] = None,
 ) -> None:
     """Compare algorithms: medians, tests, effect sizes.
 
     \b
+    final   medians, quartiles, success; every pair tested (Holm), effect sizes
+    budget  medians and interquartile ranges with bootstrap intervals
+    target  success rates and expected running times (ERT) to gaps of 1e2 to 1e-8
+    time    best fitness after so many seconds of a run
+
+    --gradient-cost shows instead how verdicts change with the price of a gradient, in evaluations.
+
+    \b
     Examples:
       evobench compare results/figure1
-      evobench compare results/figure1 --format csv > figure1.csv
+      evobench compare results/figure1 --view target --format csv > targets.csv
+      evobench compare results/figure1 --gradient-cost all
     """
-    from evobench import stats, tables
+    from evobench import runtimes, stats, tables
     from evobench.store import load_results
 
+    prices = _prices(gradient_cost) if gradient_cost is not None else []
+    if prices and view != "final":
+        raise ValueError(f"--gradient-cost has a table of its own: leave out --view {view}")
+    family = _experiment(config, {}, []).test_family if config else stats.FAMILY
     runs = load_results(directory)
-    summary, comparisons = stats.summarise(runs), stats.compare(runs)
-    if form == "table" and sys.stdout.isatty():
-        _console().print(tables.terminal(summary, comparisons))
+    if prices:
+        frames = {"prices": runtimes.by_price(load_results(directory, "history"), runs, prices, family)}
     else:
-        typer.echo(tables.render(summary, comparisons, form), nl=False)
+        match view:
+            case "final":
+                frames = {"summary": stats.summarise(runs), "comparisons": stats.compare(runs, family)}
+            case "budget":
+                frames = {"intervals": stats.summarise(runs)}
+            case "target":
+                frames = {"targets": runtimes.to_targets(load_results(directory, "history"), runs)}
+            case "time":
+                frames = {"seconds": runtimes.at_seconds(load_results(directory, "history"), runs)}
+    if form == "table" and sys.stdout.isatty():
+        _console().print(tables.terminal(frames))
+    else:
+        typer.echo(tables.render(frames, form), nl=False)
+
+
+def _prices(text: str) -> list[float]:
+    """The prices of `0,2.5,10`, or `all`.
+
+    Raises:
+        ValueError: naming what is no price.
+    """
+    from evobench.runtimes import PRICES
+
+    if text.strip() == "all":
+        return list(PRICES)
+    for part in text.split(","):
+        if not re.fullmatch(r"\s*[0-9]{1,9}(\.[0-9]{1,9})?\s*", part):
+            raise ValueError(f"bad --gradient-cost '{text}': give prices of 0 or more, such as 0,1,5, or all")
+    return list(dict.fromkeys(map(float, text.split(","))))
 
 
 @app.command()
 def plot(
     directory: Results,
     kind: Annotated[
-        Literal["box", "convergence", "ecdf", "figure2"], typer.Option("--kind", help="What to draw.")
+        Literal["box", "convergence", "ecdf", "profile", "cd", "figure2"], typer.Option("--kind", help="What to draw.")
     ] = "box",
     out: Annotated[Path | None, _option("out", "The files, without their ending [DIR/figures/KIND].", "PATH")] = None,
 ) -> None:
     """Draw the results of an experiment as PNG and PDF.
 
     box: final values, as in the paper's Figure 1. convergence: best value over evaluations.
-    ecdf: share of targets reached over evaluations. figure2: the paper's Figure 2, means and
-    standard deviations, beside medians and quartiles.
+    ecdf: share of targets reached over evaluations. profile: data profiles, share of problems
+    solved. cd: average ranks with the critical difference, which describe and test nothing.
+    figure2: the paper's Figure 2, means and standard deviations, beside medians and quartiles.
 
     \b
     Examples:
@@ -322,6 +370,10 @@ def plot(
             figure = figures.convergence(load_results(directory, "history"), runs)
         case "ecdf":
             figure = figures.ecdf(load_results(directory, "history"), runs)
+        case "profile":
+            figure = figures.profile(load_results(directory, "history"), runs)
+        case "cd":
+            figure = figures.cd(runs)
         case "figure2":
             figure = figures.figure2(load_results(directory, "history"), runs)
     stem = out or directory / "figures" / kind
@@ -331,6 +383,34 @@ def plot(
         stem = stem / kind
     for path in figures.save(figure, stem):
         typer.echo(path)
+
+
+@app.command()
+def claims(
+    results: Annotated[Path, _option("results", "Where experiments are [results].", "DIR")] = Path("results"),
+    form: Annotated[Literal["table", "markdown", "json"], typer.Option("--format", help="How to write it.")] = "table",
+) -> None:
+    """Judge the paper's claims C1 to C7 by the stored runs.
+
+    Each has a rule, written from the paper's words, and is judged under its protocol and a fair
+    one: reproduced, reproduced only under the paper's protocol, not reproduced, not testable, or
+    evidence missing (with the command that computes it).
+
+    \b
+    Examples:
+      evobench claims
+      evobench claims --format markdown > claims.md
+    """
+    from evobench import verdicts
+    from evobench.claims import judge
+
+    if not results.is_dir():
+        raise ValueError(f"bad --results '{results}': it is no directory")
+    judgements = judge(results)
+    if form == "table" and sys.stdout.isatty():
+        _console().print(verdicts.terminal(judgements))
+    else:
+        typer.echo(verdicts.render(judgements, form), nl=False)
 
 
 @app.command()

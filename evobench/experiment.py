@@ -41,7 +41,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 the box (±60 in the paper's); fair computes in float64, as pymoo does: the optimum of a shifted
 function is not a float32 number."""
 
-WHOLE = ("name", "seeds", "also")
+WHOLE = ("name", "seeds", "also", "test_family")
 """Keys that belong to an experiment as a whole, not to each of its products."""
 
 PAPER_BUDGETS = {500: 500_000}
@@ -159,6 +159,8 @@ class Experiment(BaseModel):
     settings: dict[str, dict[str, Any]] = {}
     also: tuple[dict[str, Any], ...] = ()
     """Further products, each given by the keys in which it differs from this one."""
+    test_family: tuple[Literal["pair", "fn", "dim", "protocol"], ...] = ("pair",)
+    """Tests that agree in these columns of `evobench compare` are corrected together; none: all of them."""
 
     @field_validator("algo", "fn", "dim", mode="before")
     @classmethod
@@ -170,6 +172,11 @@ class Experiment(BaseModel):
         if field.field_name == "dim":  # spelled out here: `all` is no integer
             return [dim for value in values for dim in (PAPER_DIMS if value == "all" else (value,))]
         return values
+
+    @field_validator("test_family", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
     @field_validator("dim", "budget", "pop", "shift", "gradient_cost", mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""The figures of `evobench plot`: box plots as the paper's Figure 1, convergence as its Figure 2, ECDFs.
+"""The figures of `evobench plot`: the paper's Figures 1 and 2, convergence, ECDFs, data profiles, ranks.
 
 Each function takes tables of `evobench.store.load_results` and returns a matplotlib Figure of its
 own; pyplot, and with it any global state of matplotlib, is not touched. Colours are Okabe and Ito's,
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from operator import methodcaller
@@ -28,7 +29,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 from numpy import ndarray
 
-from evobench import stats
+from evobench import runtimes, stats
 from evobench.atomic import write_atomically
 from evobench.stats import Cell
 from evobench.store import StoreError
@@ -341,6 +342,86 @@ def _average(shares: pd.DataFrame) -> pd.DataFrame:
                 share = curves.groupby("evals_per_dim", as_index=False)["share"].mean()
                 means.append(share.assign(fn=ALL, dim=dim, protocol=protocol, algo=curves["algo"].iloc[0], label=label))
     return pd.concat(means) if means else shares.iloc[:0]
+
+
+@rc_context(STYLE)
+def profile(history: pd.DataFrame, runs: pd.DataFrame) -> Figure:
+    """Data profiles (see `runtimes.data_profiles`): share of problems solved over simplex gradients.
+
+    Rows are dimensions and protocols, columns accuracies. A note names the algorithms that are left
+    out, since they did not run on all problems.
+
+    Raises:
+        ValueError: if no algorithm ran on all problems.
+    """
+    shares, left_out = runtimes.data_profiles(history, runs)
+    if shares.empty:
+        raise ValueError("no data profile: no algorithm ran on all problems")
+    shares = shares.assign(fn="accuracy " + shares["accuracy"].map("{:.0e}".format))
+    figure, panels = _grid(
+        list(dict.fromkeys(zip(shares["fn"], shares["dim"], shares["protocol"], strict=True))),
+        width=2.6,
+        ylabel="share of problems solved",
+        xlabel="evaluations / (dimension + 1)",
+    )
+    looks, handles = _looks(shares["algo"])
+    groups = {tuple(panel): group for panel, group in shares.groupby(["fn", "dim", "protocol"])}
+    for panel, ax in panels.items():
+        group = groups[panel]
+        ax.set_ylim(-0.02, 1.02)
+        _scale_x(ax, group["simplex_gradients"].to_numpy())
+        for number, (label, curve) in enumerate(group.groupby("label", sort=False)):
+            look = looks[curve["algo"].iloc[0]]
+            _draw_line(
+                ax, curve["simplex_gradients"], curve["share"], str(label), look, number if "@" in str(label) else 0
+            )
+        _name_settings(ax)
+    _legend(figure, handles, _wrapped("Left out, not run on all problems", left_out) if left_out else None)
+    return figure
+
+
+@rc_context(STYLE)
+def cd(runs: pd.DataFrame) -> Figure:
+    """Average ranks and Nemenyi's critical difference (see `stats.rank`): a description, not a test.
+
+    Bars join algorithms whose ranks are closer than the critical difference.
+
+    Raises:
+        ValueError: if there is too little to rank.
+    """
+    from scikit_posthocs import critical_difference_diagram  # seconds, and pyplot with it
+
+    ranks = stats.rank(runs)
+    labels = list(ranks.average.index)
+    apart = np.abs(np.subtract.outer(ranks.average.to_numpy(), ranks.average.to_numpy())) >= ranks.critical_difference
+    different = pd.DataFrame(np.where(apart, 0.0, 1.0), labels, labels)
+    figure = Figure(figsize=(6.8, 1.5 + 0.13 * len(labels) + 0.1), layout="constrained")
+    ax = figure.subplots()
+    colours = {name: FAMILY_COLOURS.get(stats.lineage(name.partition("@")[0])[0], OTHER) for name in labels}
+    critical_difference_diagram(
+        ranks.average,
+        different,
+        ax=ax,
+        label_fmt_left="{label} ({rank:.2f}) ",
+        label_fmt_right=" ({rank:.2f}) {label}",
+        color_palette=colours,
+        elbow_props={"linewidth": 0.8},
+        crossbar_props={"linewidth": 2.5, "color": "0.25"},
+    )
+    problems = len(ranks.medians)
+    ax.set_title(
+        f"Average rank of medians over {problems} problems: a description of these, not a test\n"
+        f"critical difference {ranks.critical_difference:.2f} (Nemenyi, {stats.ALPHA}); "
+        f"Friedman $\\chi^2$ = {ranks.statistic:.1f}",
+        fontsize=9,
+    )
+    if ranks.left_out:
+        figure.supxlabel(_wrapped("Left out, incomplete", ranks.left_out), fontsize=7)
+    return figure
+
+
+def _wrapped(what: str, names: Sequence[str]) -> str:
+    return textwrap.fill(f"{what}: {', '.join(names)}", 100)
 
 
 def _grid(

@@ -1,27 +1,30 @@
-"""What the runs say: a summary per cell, tests and effect sizes per pair, runtime distributions.
+"""What the runs say: a summary per cell, tests and effect sizes per pair, ranks, runtime distributions.
 
 Pure functions over the tables that `evobench.store.load_results` returns; the order of rows never
 matters. Objectives are minimised, so lower is better throughout, and a `best_f` that is not finite
 counts as the worst possible value, +inf.
 
-Sources: H. B. Mann and D. R. Whitney, Ann. Math. Stat. 18(1):50-60, 1947; S. Holm, Scand. J. Stat.
-6(2):65-70, 1979; A. Vargha and H. D. Delaney, J. Educ. Behav. Stat. 25(2):101-132, 2000 (A12 and
-its magnitudes); B. Efron, Ann. Stat. 7(1):1-26, 1979 (bootstrap); N. Hansen et al., Optimization
-Methods and Software 36(1):114-144, 2021 (COCO: targets and runtime distributions).
+Sources: H. B. Mann and D. R. Whitney, Ann. Math. Stat. 18(1):50-60, 1947; F. Wilcoxon, Biometrics
+Bulletin 1(6):80-83, 1945; S. Holm, Scand. J. Stat. 6(2):65-70, 1979; A. Vargha and H. D. Delaney,
+J. Educ. Behav. Stat. 25(2):101-132, 2000 (A12 and its magnitudes); B. Efron, Ann. Stat. 7(1):1-26,
+1979 (bootstrap); M. Friedman, J. Am. Stat. Assoc. 32(200):675-701, 1937, and J. Demšar, JMLR 7:1-30,
+2006 (ranks, critical difference); N. Hansen et al., Optimization Methods and Software
+36(1):114-144, 2021 (COCO: targets and runtime distributions).
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
-from scipy.stats import mannwhitneyu
+from scipy.stats import friedmanchisquare, mannwhitneyu, rankdata, studentized_range, wilcoxon
 
 from evobench.store import RUN_KEY
 
@@ -43,6 +46,9 @@ PAIRS = {
 }
 """Which variants of one family are compared: a candidate, and what it has to beat."""
 
+FAMILY = ("pair",)
+"""Tests with the same kind of pair are corrected together, unless a config declares other families."""
+
 SUCCESS_TARGETS = {"success_1e2": 1e2, "success_1e-1": 1e-1, "success_1e-4": 1e-4, "success_1e-8": 1e-8}
 """Gaps at which a run has succeeded. 1e2: down from the outer slopes (Rosenbrock starts near 1e10);
 1e-1: in the global optimum's basin (Ackley's other minima lie above 1); 1e-4: about as far as a
@@ -58,7 +64,13 @@ MAGNITUDES = ((0.56, "negligible"), (0.64, "small"), (0.71, "medium"))
 """Vargha and Delaney's labels below each value of A12 (of 1 - A12, if that is more); `large` from there on."""
 
 RESAMPLES = 10_000
-"""Bootstrap resamples of a pair, always with the same seed: a pair's interval depends on its runs alone."""
+"""Bootstrap resamples, always with the same seed: an interval depends on its runs alone."""
+
+LEVELS = (0.025, 0.975)
+"""Ends of every 95% interval."""
+
+CONTROL = "plain"
+"""The variant whose runs share their noise with the other tensor programs of their family, seed by seed."""
 
 ECDF_TARGETS = np.logspace(2, -8, 51)
 """COCO's targets on the gap."""
@@ -177,11 +189,13 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
 
     Columns: `fn dim protocol algo settings_hash label`; `n`, the number of runs; of their `best_f`,
     in the function's units, `median q1 q3 best worst mean std` (quartiles interpolate linearly;
-    `std` is the sample's, null for one run or if any run is not finite); and the share of runs
-    within each of `SUCCESS_TARGETS`, null where the optimum is unknown.
+    `std` is the sample's, null for one run or if any run is not finite); the share of runs within
+    each of `SUCCESS_TARGETS`, null where the optimum is unknown; and 95% bootstrap intervals of the
+    median, `median_low median_high`, and of the interquartile range, `iqr_low iqr_high`.
     """
     names = labels(runs)
-    columns = ["label", "n", "median", "q1", "q3", "best", "worst", "mean", "std", *SUCCESS_TARGETS]
+    spread = ["median_low", "median_high", "iqr_low", "iqr_high"]
+    columns = ["label", "n", "median", "q1", "q3", "best", "worst", "mean", "std", *SUCCESS_TARGETS, *spread]
     return pd.DataFrame(
         [{**cell._asdict(), "label": names[cell], **_describe(rows)} for cell, rows in split(runs).items()],
         columns=[*Cell._fields, *columns],
@@ -191,6 +205,7 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
 def _describe(rows: pd.DataFrame) -> dict[str, float]:
     values = final_values(rows)
     gaps = final_gaps(rows)
+    (median_low, median_high), (iqr_low, iqr_high) = quantile_intervals(values)
     return {
         "n": len(values),
         "median": quantile(values, 0.5),
@@ -204,31 +219,67 @@ def _describe(rows: pd.DataFrame) -> dict[str, float]:
             name: float((gaps <= target).mean()) if optimum_known(rows) else np.nan
             for name, target in SUCCESS_TARGETS.items()
         },
+        "median_low": median_low,
+        "median_high": median_high,
+        "iqr_low": iqr_low,
+        "iqr_high": iqr_high,
     }
 
 
 def quantile(values: Float[ndarray, " runs"], q: float) -> float:
     """The quantile by linear interpolation; between a finite value and +inf it is +inf."""
-    position = q * (len(values) - 1)
-    below, above = np.sort(values)[[math.floor(position), math.ceil(position)]]
-    return float(below + position % 1 * (above - below)) if np.isfinite(above) else np.inf
+    return float(_quantile_of_sorted(np.sort(values), q))
 
 
-def compare(runs: pd.DataFrame) -> pd.DataFrame:
+def _quantile_of_sorted(ordered: Float[ndarray, "*samples runs"], q: float) -> Float[ndarray, "*samples"]:
+    position = q * (ordered.shape[-1] - 1)
+    below, above = ordered[..., math.floor(position)], ordered[..., math.ceil(position)]
+    with np.errstate(invalid="ignore"):  # inf - inf
+        return np.where(np.isfinite(above), below + position % 1 * (above - below), np.inf)
+
+
+def quantile_intervals(values: Float[ndarray, " runs"]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """95% percentile bootstrap intervals of the median and of the interquartile range."""
+    samples = np.sort(values)[drawn(len(values))]
+    q1, median, q3 = (_quantile_of_sorted(samples, q) for q in (0.25, 0.5, 0.75))
+    with np.errstate(invalid="ignore"):
+        width = np.where(np.isfinite(q3), q3 - q1, np.inf)
+    return interval(median), interval(width)
+
+
+def interval(estimates: Float[ndarray, " resamples"]) -> tuple[float, float]:
+    """The 95% percentile interval of bootstrap estimates, any of which may be infinite."""
+    low, high = np.quantile(estimates, LEVELS, method="inverted_cdf")
+    return float(low), float(high)
+
+
+@lru_cache(maxsize=4)
+def drawn(n: int) -> Int[ndarray, "resamples n"]:
+    """Which of `n` runs each bootstrap resample holds, in increasing order."""
+    return np.sort(np.random.default_rng(0).integers(n, size=(RESAMPLES, n)), axis=1)
+
+
+def compare(runs: pd.DataFrame, family: Sequence[str] = FAMILY) -> pd.DataFrame:
     """Every pair of `PAIRS` that the runs hold, tested; one row per pair of cells.
 
     Two cells are compared if they had the same task: function, dimension, protocol, shift and
     budget. Gaps are floored at `TIE` where both are known, so that solved runs tie; where the
     optimum is unknown `best_f` is used as it is.
 
-    Holm's correction is over one family of tests for each kind of pair: all rows of this table with
-    the same `pair`, whatever their function, dimension, protocol and algorithm.
+    Runs that share their noise seed by seed (a tensor program beside its gradient-free control,
+    same start, population and seeds) are paired: Wilcoxon's signed-rank test, ties dropped. All
+    others are independent samples: Mann-Whitney's U. Both are two-sided.
+
+    Args:
+        family: the columns that tests corrected together share. By default one family for each kind
+            of pair, whatever its function, dimension, protocol and algorithm.
 
     Columns: `fn dim protocol`; `pair`, such as `diff vs pymoo`; `first second`, the labels of the
-    cells; `n_first n_second`; `median_first median_second` of `best_f`; `p`, two-sided Mann-Whitney
-    U; `p_holm`; `a12 a12_low a12_high`, the probability that `first` ends lower and its 95%
-    interval; `magnitude` of that effect; and `verdict` on `first` at `ALPHA` after Holm: `better`,
-    `worse` or `no difference`.
+    cells; `n_first n_second`; `median_first median_second` of `best_f`; `test`, its `p` and
+    `p_holm`, corrected within its family by Holm's procedure; `a12 a12_low a12_high`, the
+    probability that a run of `first` ends lower than one of `second` and its 95% interval;
+    `magnitude` of that effect; and `verdict` on `first` at `ALPHA` after Holm: `better`, `worse` or
+    `no difference`.
     """
     names, cells = labels(runs), split(runs)
     tasks = {cell: (*cell[:3], rows["shift"].iloc[0], rows["budget"].iloc[0]) for cell, rows in cells.items()}
@@ -248,12 +299,11 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     ]
     identity = ["fn", "dim", "protocol", "pair", "first", "second"]
     samples = ["n_first", "n_second", "median_first", "median_second"]
-    effects = ["p", "p_holm", "a12", "a12_low", "a12_high", "magnitude"]
+    effects = ["test", "p", "p_holm", "a12", "a12_low", "a12_high", "magnitude", "verdict"]
     table = pd.DataFrame(rows, columns=[*identity, *samples, *effects])
-    for _, family in table.groupby("pair"):
-        table.loc[family.index, "p_holm"] = holm(family["p"].to_numpy())
-    direction = np.where(table["a12"] > 0.5, "better", "worse")
-    table["verdict"] = np.where(table["p_holm"] < ALPHA, direction, "no difference")
+    for _, tests in table.groupby(list(family)) if family else [((), table)]:
+        table.loc[tests.index, "p_holm"] = holm(tests["p"].to_numpy())
+    table["verdict"] = table["verdict"].where(table["p_holm"] < ALPHA, "no difference")
     return table
 
 
@@ -266,17 +316,43 @@ def _contrast(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, float | st
     a, b = comparable(first, second)
     effect = a12(a, b)
     low, high = a12_interval(a, b)
+    paired = share_noise(first, second)
+    p, lead = signed_rank(a, b) if paired else (float(mannwhitneyu(a, b).pvalue), effect - 0.5)
     return {
         "n_first": len(a),
         "n_second": len(b),
         "median_first": quantile(final_values(first), 0.5),
         "median_second": quantile(final_values(second), 0.5),
-        "p": float(mannwhitneyu(a, b).pvalue),
+        "test": "Wilcoxon" if paired else "Mann-Whitney",
+        "p": p,
         "a12": effect,
         "a12_low": low,
         "a12_high": high,
         "magnitude": magnitude(effect),
+        "verdict": "better" if lead > 0 else "worse",
     }
+
+
+def share_noise(first: pd.DataFrame, second: pd.DataFrame) -> bool:
+    """Whether runs of the same seed drew the same numbers: then they are pairs, in the order of seeds."""
+    (family, variant), (other_family, other) = (lineage(rows["algo"].iloc[0]) for rows in (first, second))
+    same = all(first[name].iloc[0] == second[name].iloc[0] for name in ("init", "pop_size") if name in first)
+    tensors = variant in ("diff", "guarded") and other == CONTROL and family == other_family
+    return tensors and same and list(first["seed"]) == list(second["seed"])
+
+
+def signed_rank(first: Float[ndarray, " n"], second: Float[ndarray, " n"]) -> tuple[float, float]:
+    """Wilcoxon's signed-rank test of pairs: p, two-sided, and the sum of ranks by which `first` is ahead.
+
+    Pairs that tie are dropped (Wilcoxon's own rule); p is 1 if all do. It is exact up to 50 pairs
+    whose differences all have another size.
+    """
+    differ = first != second
+    advantage = second[differ] - first[differ]
+    if not len(advantage):
+        return 1.0, 0.0
+    ranks = np.sign(advantage) * rankdata(np.abs(advantage))
+    return float(wilcoxon(ranks).pvalue), float(ranks.sum())
 
 
 def comparable(first: pd.DataFrame, second: pd.DataFrame) -> tuple[Float[ndarray, " m"], Float[ndarray, " n"]]:
@@ -311,7 +387,7 @@ def a12_interval(first: Float[ndarray, " m"], second: Float[ndarray, " n"]) -> t
     wins = _wins(np.sort(first), np.sort(second))
     times_first, times_second = _resamples(*wins.shape)
     effects = ((times_first @ wins) * times_second).sum(1) / wins.size
-    low, high = np.quantile(effects, [0.025, 0.975])
+    low, high = np.quantile(effects, LEVELS)
     return float(low), float(high)
 
 
@@ -332,6 +408,73 @@ def magnitude(effect: float) -> str:
     """Vargha and Delaney's label of an A12: `negligible`, `small`, `medium` or `large`."""
     strength = max(effect, 1 - effect)
     return next((label for bound, label in MAGNITUDES if strength < bound), "large")
+
+
+class Ranks(NamedTuple):
+    """Average ranks of algorithms over problems; see `rank`.
+
+    Attributes:
+        average: rank by label, the best first.
+        medians: what was ranked, `[problems, labels]`.
+        statistic, p: Friedman's chi-squared, and its p-value.
+        critical_difference: ranks closer than this are not told apart by Nemenyi's test at `ALPHA`.
+        left_out: titles of problems and labels of algorithms that were not ranked.
+    """
+
+    average: pd.Series
+    medians: pd.DataFrame
+    statistic: float
+    p: float
+    critical_difference: float
+    left_out: list[str]
+
+
+def rank(runs: pd.DataFrame) -> Ranks:
+    """Rank algorithms by their medians on each problem (function, dimension, protocol).
+
+    Ranks need every algorithm on every problem: of the cells that have all seeds, the largest block
+    of problems by algorithms is ranked. Medians of gaps are floored at `TIE`, so that algorithms
+    that solve a problem share its rank. The problems are chosen, not sampled: ranks describe them,
+    and test nothing about others.
+
+    Raises:
+        ValueError: if no block of three algorithms on two problems is complete.
+    """
+    names, seeds = labels(runs), runs["seed"].nunique()
+    medians: dict[str, dict[str, float]] = {}
+    for cell, rows in split(runs).items():
+        column = medians.setdefault(names[cell], {})
+        values = np.maximum(final_gaps(rows), TIE) if optimum_known(rows) else final_values(rows)
+        column[problem_title(*cell[:3])] = quantile(values, 0.5) if len(rows) == seeds else np.nan
+    table = pd.DataFrame(medians)
+    blocks = []
+    for problem in table.index:
+        algorithms = table.columns[table.loc[problem].notna()]
+        blocks.append(table[algorithms].dropna())
+    block = max(blocks, key=lambda block: block.size, default=table)
+    if block.shape[0] < 2 or block.shape[1] < 3:
+        raise ValueError(
+            f"ranks need 3 algorithms with all {seeds} runs on the same 2 problems: here are at most "
+            f"{block.shape[1]} on {block.shape[0]}"
+        )
+    statistic, p = friedmanchisquare(*block.to_numpy().T)
+    return Ranks(
+        average=block.rank(axis="columns").mean().sort_values(),
+        medians=block,
+        statistic=float(statistic),
+        p=float(p),
+        critical_difference=critical_difference(block.shape[1], block.shape[0]),
+        left_out=[
+            *(title for title in table.index if title not in block.index),
+            *table.columns.difference(block.columns),
+        ],
+    )
+
+
+def critical_difference(algorithms: int, problems: int) -> float:
+    """Nemenyi's critical difference of average ranks at `ALPHA`: q √(k(k+1)/6N) (Demšar 2006, §3.2.2)."""
+    q = studentized_range.ppf(1 - ALPHA, algorithms, np.inf) / math.sqrt(2)
+    return float(q * math.sqrt(algorithms * (algorithms + 1) / (6 * problems)))
 
 
 def trajectories(history: pd.DataFrame, grid: Float[ndarray, " points"]) -> Float[ndarray, "runs points"]:
@@ -367,6 +510,13 @@ def split_history(history: pd.DataFrame, runs: pd.DataFrame) -> dict[Cell, pd.Da
     return split(history.merge(runs[[*RUN_KEY, "protocol"]], on=RUN_KEY))
 
 
+def optima(runs: pd.DataFrame) -> dict[tuple[str, int], float]:
+    """f_opt by function and dimension, where it is known."""
+    # The smallest gap loses the fewest digits of f_opt = best_f - gap.
+    closest = runs.dropna(subset="gap").sort_values("gap", key=abs).drop_duplicates(["fn", "dim"])
+    return {(row["fn"], row["dim"]): row["best_f"] - row["gap"] for _, row in closest.iterrows()}
+
+
 def ecdf(history: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """COCO's runtime distribution of each cell: the share of (run, target) pairs reached over time.
 
@@ -378,11 +528,8 @@ def ecdf(history: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         no rows if no optimum is known.
     """
     names = labels(runs)
-    known = runs[runs.groupby(["fn", "dim"])["gap"].transform("count") > 0]
-    cells = split_history(history, known)
-    # The smallest gap loses the fewest digits of f_opt = best_f - gap.
-    closest = known.sort_values("gap", key=abs).drop_duplicates(["fn", "dim"]).set_index(["fn", "dim"])
-    f_opt = closest["best_f"] - closest["gap"]
+    f_opt = optima(runs)
+    cells = {cell: points for cell, points in split_history(history, runs).items() if cell[:2] in f_opt}
     curves = [pd.DataFrame(columns=["fn", "dim", "protocol", "algo", "label", "evals_per_dim", "share"])]
     if cells:
         grid = evaluation_grid(np.concatenate([points["evals"] / cell.dim for cell, points in cells.items()]))

@@ -74,7 +74,7 @@ def refuse(result: Result, *texts: str, code: int = 2) -> None:
 # Help and lists
 
 
-@pytest.mark.parametrize("command", ["", "run", "compare", "plot", "verify", "list"])
+@pytest.mark.parametrize("command", ["", "run", "compare", "plot", "claims", "verify", "list"])
 def test_help_has_an_example_and_fits_a_screen(command: str) -> None:
     result = call(f"{command} --help")
     assert result.exit_code == 0
@@ -308,8 +308,52 @@ def test_compare_in_every_format(results: Path) -> None:
     assert [row["algo"] for row in json.loads(shown["json"].stdout)["summary"]] == ["ga", "ga_diff"]
 
 
+@pytest.mark.parametrize(
+    ("flags", "frame"),
+    [
+        ("--view budget", "intervals"),
+        ("--view target", "targets"),
+        ("--view time", "seconds"),
+        ("--gradient-cost 0,2.5", "prices"),
+    ],
+)
+def test_other_views(results: Path, flags: str, frame: str) -> None:
+    rows = json.loads(call(f"compare {results} {flags} --format json").stdout)
+    assert list(rows) == [frame]
+    assert rows[frame]
+    table = call(f"compare {results} {flags}")
+    assert table.exit_code == 0
+    assert "ga_diff" in table.stdout
+    assert max(map(len, table.stdout.splitlines())) <= 100
+
+
+def test_families_of_tests_are_declared_in_the_config(results: Path, place: Path) -> None:
+    call(f"run --algo ga,ga_diff,ga_plain {SMALL} --out stored")
+    (place / "all.yaml").write_text("{algo: ga, fn: sphere, dim: 2, test_family: []}")
+    default, declared = (
+        json.loads(call(f"compare {results} --format json {flags}").stdout)["comparisons"]
+        for flags in ("", "--config all.yaml")
+    )
+    assert [row["p"] for row in default] == [row["p"] for row in declared]
+    assert [row["p_holm"] for row in default] == [row["p"] for row in default]  # a family of one each
+    least = min(declared, key=lambda row: row["p"])
+    assert least["p_holm"] == pytest.approx(min(1, 2 * least["p"]))
+
+
+def test_claims_in_every_format(place: Path) -> None:
+    (place / "results").mkdir()
+    shown = {form: call(f"claims --format {form}") for form in ("table", "markdown", "json")}
+    for result in shown.values():
+        assert result.exit_code == 0
+        assert "evidence missing" in result.stdout
+        assert "evobench run configs/figure2.yaml" in " ".join(result.stdout.split())
+    assert call("claims").stdout == shown["table"].stdout
+    assert max(map(len, shown["table"].stdout.splitlines())) <= 100
+    refuse(call("claims --results nowhere"), "'nowhere'", "directory")
+
+
 def test_plot_writes_png_and_pdf(results: Path, place: Path) -> None:
-    for kind in ("box", "convergence", "ecdf"):
+    for kind in ("box", "convergence", "ecdf", "profile"):
         result = call(f"plot {results} --kind {kind}")
         assert result.exit_code == 0
         assert result.stdout.split() == [f"stored/figures/{kind}.png", f"stored/figures/{kind}.pdf"]
@@ -417,11 +461,16 @@ def test_a_bad_flag_is_refused_in_one_sentence(place: Path, flag: str, value: st
         ("run --frobnicate", ["--frobnicate"]),
         ("run --algo", ["--algo"]),
         ("run one.yaml two.yaml", ["two.yaml"]),
-        ("frobnicate", ["'frobnicate'", "run, compare, plot, verify, list"]),
+        ("frobnicate", ["'frobnicate'", "run, compare, plot, claims, verify, list"]),
         ("list everything", ["'everything'", "algorithms"]),
         ("compare", ["DIR"]),
         ("compare nowhere", ["nowhere"]),
         ("compare nowhere --format xml", ["'xml'", "markdown"]),
+        ("compare nowhere --view best", ["'best'", "target"]),
+        ("compare nowhere --gradient-cost free", ["'free'", "0,1,5"]),
+        ("compare nowhere --gradient-cost -1", ["'-1'", "0,1,5"]),
+        ("compare nowhere --gradient-cost 1 --view time", ["--view time"]),
+        ("compare nowhere --config none.yaml", ["none.yaml"]),
         ("plot nowhere", ["nowhere"]),
         ("plot nowhere --kind pie", ["'pie'", "ecdf"]),
     ],

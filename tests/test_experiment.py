@@ -733,3 +733,28 @@ def test_figure_2_has_both_starts_of_the_baselines():
         (algo, init) for algo in ("cmaes", "cmaes_tpa") for init in ("uniform", "centre")
     }
     assert {(cell.budget, cell.dim, cell.fn) for cell in cells} == {(500_000, 500, "michalewicz")}
+
+
+# Families of tests
+
+
+@pytest.mark.parametrize(
+    ("given_family", "family"),
+    [("pair", ("pair",)), ("pair, fn", ("pair", "fn")), (["fn", "dim"], ("fn", "dim")), ([], ())],
+)
+def test_families_of_tests_are_declared_and_change_no_cell(given_family, family):
+    experiment = make_experiment({**MINIMAL, "test_family": given_family})
+    assert experiment.test_family == family
+    assert [one.settings_hash for one in experiment.cells()] == [cell().settings_hash]
+    assert make_experiment(MINIMAL).test_family == ("pair",)
+
+
+@pytest.mark.parametrize("bad", ["algo", ["pair", "seed"], 3])
+def test_bad_families_are_refused(bad, refused):
+    with refused("test_family"):
+        make_experiment({**MINIMAL, "test_family": bad})
+
+
+def test_a_family_is_the_whole_experiments(refused):
+    with refused("'test_family' cannot be changed under 'also'"):
+        make_experiment({**MINIMAL, "also": [{"test_family": "fn"}]})

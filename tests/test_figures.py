@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from evobench import figures
+from evobench import figures, stats
 from evobench.store import StoreError
 
 SEEDS = 6
@@ -423,7 +423,7 @@ import pathlib, sys
 import matplotlib, pandas
 here = pathlib.Path(sys.argv[1])
 before = matplotlib.rcParams.copy()
-from evobench import figures
+from evobench import figures, stats
 figures.save(figures.box(pandas.read_pickle(here / "runs")), here / "box")
 assert "matplotlib.pyplot" not in sys.modules
 assert "torch" not in sys.modules
@@ -439,3 +439,40 @@ def test_figure_2_has_a_row_for_each_problem() -> None:
     assert all(ax.lines for ax in figure.axes)
     with pytest.raises(ValueError, match="there are no runs to draw"):
         figures.figure2(history_of(runs).iloc[:0], runs.iloc[:0])
+
+
+# --- data profiles and ranks -------------------------------------------------------------------
+
+
+def test_profile_has_a_column_for_each_accuracy_and_names_what_is_left_out() -> None:
+    runs = runs_of(["ga", "ga_diff", "pso"], ("ackley", "griewank"))
+    runs = runs[~((runs["algo"] == "pso") & (runs["fn"] == "griewank"))]
+    figure = figures.profile(history_of(runs), runs)
+    assert list(panels(figure)) == [f"Accuracy 1e-0{n}, {dim}D" for dim in (30, 50) for n in (1, 3, 5)]
+    for ax in figure.axes:
+        assert [line.get_label() for line in ax.lines] == ["ga", "ga_diff"]
+        for line in ax.lines:
+            assert (np.diff(line.get_ydata()) >= 0).all()
+    (legends,) = figure.legends
+    assert legends.get_title().get_text() == "Left out, not run on all problems: pso (30D), pso (50D)"
+    with pytest.raises(ValueError, match="no data profile"):
+        figures.profile(history_of(runs), runs[(runs["fn"] == "ackley") == (runs["algo"] == "pso")])
+
+
+def test_critical_differences_join_what_is_not_apart() -> None:
+    runs = runs_of(PAPER)
+    figure = figures.cd(runs)
+    (ax,) = figure.axes
+    assert "8 problems: a description of these, not a test" in ax.get_title()
+    assert {text.split(" ")[0] for text in words(ax) if text.startswith(("cmaes", "ga"))} <= set(PAPER)
+    ranks = stats.rank(runs)
+    bars = [line.get_xdata() for line in ax.lines if line.get_linewidth() == 2.5]
+    assert bars
+    for bar in bars:
+        assert np.ptp(np.asarray(bar, dtype=float)) < ranks.critical_difference
+
+
+def test_critical_differences_name_what_is_left_out() -> None:
+    runs = runs_of(PAPER)
+    figure = figures.cd(runs[~((runs["algo"] == "de") & (runs["seed"] == 0))])
+    assert figure.get_supxlabel() == "Left out, incomplete: de"

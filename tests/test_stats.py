@@ -7,9 +7,10 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import Refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import mannwhitneyu
+from scipy.stats import bootstrap, friedmanchisquare, mannwhitneyu, wilcoxon
 from statsmodels.stats.multitest import multipletests
 
 from evobench import stats
@@ -254,9 +255,10 @@ def test_p_values_are_scipys_and_their_correction_statsmodels(everything: pd.Dat
     for _, family in compared.groupby("pair"):
         p = []
         for row in family.itertuples():
-            p.append(
-                mannwhitneyu(best_f[row.fn, row.first], best_f[row.fn, row.second], alternative="two-sided").pvalue
-            )
+            samples = best_f[row.fn, row.first], best_f[row.fn, row.second]
+            test = {"Wilcoxon": wilcoxon, "Mann-Whitney": mannwhitneyu}[row.test]
+            p.append(test(*samples, alternative="two-sided").pvalue)
+            assert row.test == ("Wilcoxon" if row.second.endswith("_plain") else "Mann-Whitney")
         assert len(family) == (2 if "tpa" in family["pair"].iloc[0] else 8)
         np.testing.assert_allclose(family["p"], p)
         np.testing.assert_allclose(family["p_holm"], multipletests(p, method="holm")[1])
@@ -360,6 +362,165 @@ def test_tables_without_rows_keep_their_columns(everything: pd.DataFrame, compar
     assert list(stats.summarise(none)) == list(stats.summarise(everything))
     assert stats.compare(none).empty
     assert list(stats.compare(none)) == list(compared)
+
+
+# --- pairs that share their noise --------------------------------------------------------------
+
+
+def test_signed_rank_of_a_published_sample() -> None:
+    # Darwin's maize: heights of 15 cross-fertilised plants less those of their self-fertilised twins.
+    differences = np.array([6, 8, 14, 16, 23, 24, 28, 29, 41, -48, 49, 56, 60, -67, 75.0])
+    p, lead = stats.signed_rank(np.zeros(15), differences)
+    assert p == pytest.approx(0.041259765625)
+    assert lead == 120 - 2 * 24  # T = 24 of 120
+    assert stats.signed_rank(differences, np.zeros(15)) == (p, -lead)
+
+
+@settings(max_examples=15)
+@given(st.lists(st.tuples(values, values), min_size=1, max_size=8))
+def test_signed_rank_is_scipys_without_ties(pairs: list[tuple[float, float]]) -> None:
+    first, second = np.array(pairs).T
+    p, _ = stats.signed_rank(first, second)
+    with np.errstate(invalid="ignore"):
+        differences = np.where(first == second, 0.0, first - second)
+    finite = np.where(np.isfinite(differences), differences, np.sign(differences) * 1e15)
+    if (finite != 0).any():
+        assert p == pytest.approx(wilcoxon(finite[finite != 0]).pvalue)
+    else:
+        assert p == 1.0
+
+
+def test_a_small_gain_on_every_seed_is_seen_only_by_the_paired_test() -> None:
+    best = np.linspace(10, 20, 12)
+    plain, mine = runs_of("ga_plain", list(best)), runs_of("ga_diff", list(best - 0.01))
+    (row,) = stats.compare(pd.concat([plain, mine])).itertuples()
+    assert (row.test, row.verdict) == ("Wilcoxon", "better")
+    assert row.p == pytest.approx(2 / 2**12)
+    other_seeds = mine.assign(seed=mine["seed"] + 1)
+    other_start = pd.concat([plain.assign(init="uniform"), mine.assign(init="centre")])
+    for runs in (pd.concat([plain, other_seeds]), other_start):
+        (row,) = stats.compare(runs).itertuples()
+        assert (row.test, row.verdict) == ("Mann-Whitney", "no difference")
+
+
+def test_pairs_are_of_the_same_seed_whatever_the_order_of_rows() -> None:
+    best = np.linspace(10, 20, 12)
+    runs = pd.concat([runs_of("ga_plain", list(best)), runs_of("ga_guarded", list(best + 0.01))])
+    (row,) = stats.compare(runs.sample(frac=1, random_state=3)).itertuples()
+    assert (row.test, row.verdict) == ("Wilcoxon", "worse")
+
+
+def test_solved_pairs_tie_and_never_win() -> None:
+    """Twenty pairs that are solved, however far beyond 1e-8, and one that is won: nothing."""
+    plain = runs_of("ga_plain", [9e-9] * 20 + [5.0])
+    (row,) = stats.compare(pd.concat([plain, runs_of("ga_diff", [1e-16] * 20 + [1e-16])])).itertuples()
+    assert (row.p, row.verdict) == (1.0, "no difference")
+    assert row.a12 == pytest.approx((20 * 20 / 2 + 20 / 2 + 21) / 21**2)  # all pairs of runs: solved ones tie
+
+
+# --- families of tests -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", [("pair",), ("pair", "fn"), ("fn", "dim"), ()])
+def test_holm_is_over_the_declared_family(everything: pd.DataFrame, family: tuple[str, ...]) -> None:
+    table = stats.compare(everything[everything["algo"].str.startswith("ga")], family)
+    groups = [rows for _, rows in table.groupby(list(family))] if family else [table]
+    assert len(groups) == {("pair",): 5, ("pair", "fn"): 10, ("fn", "dim"): 2, (): 1}[family]
+    for rows in groups:
+        np.testing.assert_allclose(rows["p_holm"], multipletests(rows["p"], method="holm")[1])
+
+
+# --- intervals ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [9, 30])
+def test_intervals_of_median_and_iqr_are_scipys(size: int) -> None:
+    sample = np.random.default_rng(size).lognormal(size=size)
+    spread = lambda x, axis: np.subtract(*np.quantile(x, [0.75, 0.25], axis=axis))  # noqa: E731
+    for statistic, mine in zip((np.median, spread), stats.quantile_intervals(sample), strict=True):
+        theirs = bootstrap((sample,), statistic, method="percentile", n_resamples=10_000, rng=1).confidence_interval
+        assert mine == pytest.approx((theirs.low, theirs.high), rel=0.12)
+        assert mine[0] <= statistic(sample, axis=0) <= mine[1]
+
+
+def test_intervals_are_seeded_and_survive_infinities() -> None:
+    sample = np.array([1.0, 2.0, 3.0, 4.0, np.inf, np.inf])
+    (low, high), (_, widest) = stats.quantile_intervals(sample)
+    assert 1 <= low < 4
+    assert high == widest == np.inf
+    assert stats.quantile_intervals(sample[::-1]) == stats.quantile_intervals(sample)
+    assert stats.quantile_intervals(np.array([7.0])) == ((7.0, 7.0), (0.0, 0.0))
+
+
+# --- ranks -------------------------------------------------------------------------------------
+
+DEMSAR = [
+    (4, 3, 2, 1),
+    (1, 2, 3, 4),
+    (4, 1, 2, 3),
+    (4, 1, 3, 2),
+    (4, 2, 3, 1),
+    (1, 2.5, 4, 2.5),
+    (3, 2, 4, 1),
+    (2.5, 2.5, 4, 1),
+    (4, 3, 2, 1),
+    (2.5, 2.5, 2.5, 2.5),
+    (4, 2.5, 1, 2.5),
+    (3, 2, 4, 1),
+    (4, 1, 2, 3),
+    (3, 1, 4, 2),
+]
+"""Ranks of four classifiers on 14 data sets (Demšar 2006, table 6)."""
+
+
+def demsar() -> pd.DataFrame:
+    return pd.concat(
+        runs_of(algo, [float(10 + row[column])] * 3, f"set{number:02}")
+        for number, row in enumerate(DEMSAR)
+        for column, algo in enumerate(("ga", "de", "pso", "cmaes"))
+    )
+
+
+def test_ranks_of_a_published_example() -> None:
+    ranks = stats.rank(demsar())
+    assert ranks.average.round(3).to_dict() == {"cmaes": 1.964, "de": 2.0, "pso": 2.893, "ga": 3.143}
+    assert ranks.critical_difference == pytest.approx(2.569 * np.sqrt(4 * 5 / (6 * 14)), abs=1e-3)  # 1.25
+    assert (len(ranks.medians), ranks.left_out) == (14, [])
+    expected = friedmanchisquare(*np.array(DEMSAR).T)
+    assert (ranks.statistic, ranks.p) == pytest.approx((expected.statistic, expected.pvalue))
+    published = 12 * 14 / (4 * 5) * ((ranks.average**2).sum() - 4 * 5**2 / 4)  # without the correction for ties
+    assert published == pytest.approx(9.28, abs=5e-3)
+
+
+def test_nemenyi_is_scikit_posthocs() -> None:
+    from scikit_posthocs import posthoc_nemenyi_friedman
+
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        blocks = pd.DataFrame(rng.normal(0.5 * np.arange(6), 1, (9, 6)))
+        ranks = blocks.rank(axis=1).mean().to_numpy()
+        apart = np.abs(ranks[:, None] - ranks) >= stats.critical_difference(6, 9)
+        assert (apart == (posthoc_nemenyi_friedman(blocks).to_numpy() < stats.ALPHA)).all()
+
+
+def test_what_is_incomplete_is_not_ranked() -> None:
+    runs = demsar()
+    lost = runs[~((runs["algo"] == "ga") & (runs["fn"] >= "set02") & (runs["seed"] == 2))]
+    ranks = stats.rank(lost)
+    assert (set(ranks.average.index), len(ranks.medians), ranks.left_out) == ({"de", "pso", "cmaes"}, 14, ["ga"])
+    hole = runs[~((runs["fn"] == "set03") & (runs["algo"] == "de") & (runs["seed"] == 0))]
+    assert stats.rank(hole).left_out == ["Set03, 30D (paper)"]
+
+
+def test_too_little_to_rank(refused: Refused) -> None:
+    with refused("3 algorithms", "2 problems", "at most 2 on 14"):
+        stats.rank(demsar().query("algo in ['ga', 'de']"))
+
+
+def test_algorithms_that_solve_a_problem_share_its_rank() -> None:
+    solved = [runs_of("ga", [0.0] * 3, fn) for fn in ("a", "b")] + [runs_of("de", [1e-9] * 3, fn) for fn in ("a", "b")]
+    runs = pd.concat([*solved, *(runs_of("pso", [1e-7] * 3, fn) for fn in ("a", "b"))])
+    assert stats.rank(runs).average.to_dict() == {"ga": 1.5, "de": 1.5, "pso": 3.0}
 
 
 # --- trajectories and ECDFs --------------------------------------------------------------------

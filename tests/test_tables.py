@@ -13,7 +13,9 @@ from conftest import Refused
 from matplotlib.mathtext import MathTextParser
 from rich.console import Console
 
-from evobench import stats, tables
+from evobench import runtimes, stats, tables
+
+Found = dict[str, pd.DataFrame]
 
 FORMATS = ("table", "markdown", "csv", "latex", "json")
 
@@ -44,11 +46,12 @@ def runs() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def found(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return stats.summarise(runs), stats.compare(runs)
+def found(runs: pd.DataFrame) -> Found:
+    return tables_of(runs)
 
 
-Found = tuple[pd.DataFrame, pd.DataFrame]
+def tables_of(runs: pd.DataFrame) -> Found:
+    return {"summary": stats.summarise(runs), "comparisons": stats.compare(runs)}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +76,7 @@ def test_numbers(value: float, text: str) -> None:
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_format_has_every_cell_and_pair(found: Found, form: tables.Format) -> None:
-    text = tables.render(*found, form)
+    text = tables.render(found, form)
     assert text.endswith("\n")
     assert not text.endswith("\n\n\n")
     plain = text.replace("\\_", "_")
@@ -85,14 +88,14 @@ def test_every_format_has_every_cell_and_pair(found: Found, form: tables.Format)
 
 def test_an_unknown_format_is_refused(found: Found, refused: Refused) -> None:
     with refused("html", "markdown", "latex"):
-        tables.render(*found, "html")  # type: ignore[arg-type]
+        tables.render(found, "html")  # type: ignore[arg-type]
 
 
 # --- terminal ----------------------------------------------------------------------------------
 
 
 def test_plain_table_fits_and_is_plain(found: Found) -> None:
-    text = tables.render(*found, "table")
+    text = tables.render(found, "table")
     assert max(map(len, text.splitlines())) <= tables.WIDTH
     assert "\x1b" not in text
     assert not re.search(r" $", text, re.MULTILINE)
@@ -103,11 +106,12 @@ def test_plain_table_fits_and_is_plain(found: Found) -> None:
     assert ["ga", "9", "1.5e10 [1.25e10, 1.75e10]", "1e10", "2e10", "0/0/0/0"] in rows
     assert ["cmaes_released", "9", "-28.62 [-28.88, -28.38]", "-29.12", "inf", "-"] in rows
     (pair,) = [row for row in rows if row[0] == "ga_diff vs ga"]
-    assert pair[2:] == ["1.00 [1.00, 1.00]", "large", "better"]
+    assert pair[1] == "U"
+    assert pair[3:] == ["1.00 [1.00, 1.00]", "large", "better"]
 
 
 def test_problems_are_apart(found: Found) -> None:
-    lines = tables.render(*found, "table").splitlines()
+    lines = tables.render(found, "table").splitlines()
     for problem in ("Michalewicz, 30D", "Rosenbrock, 30D"):
         assert lines.count(problem) == 2
     second = lines.index("Rosenbrock, 30D")
@@ -118,7 +122,7 @@ def test_problems_are_apart(found: Found) -> None:
 def test_the_best_median_and_the_differences_are_bold_on_a_terminal(found: Found) -> None:
     console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="standard", legacy_windows=False)
     with console.capture() as capture:
-        console.print(tables.terminal(*found))
+        console.print(tables.terminal(found))
     bold = [text.strip() for text in re.findall(r"\x1b\[1m(.*?)\x1b\[0m", capture.get())]
     medians = ["-29.25 [-29.5, -29]", "3e-16 [2.5e-16, 3.5e-16]", "0 [0, 0]"]
     assert [text for text in bold if text[-1:] == "]" and text[0] in "-0123456789"] == medians
@@ -129,7 +133,7 @@ def test_the_best_median_and_the_differences_are_bold_on_a_terminal(found: Found
 @pytest.mark.parametrize("width", [60, 80])
 def test_a_narrow_terminal_loses_nothing(found: Found, width: int) -> None:
     text = io.StringIO()
-    Console(file=text, width=width, color_system=None).print(tables.terminal(*found))
+    Console(file=text, width=width, color_system=None).print(tables.terminal(found))
     lines = text.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     squeezed = re.sub(r"\s", "", text.getvalue())
@@ -139,16 +143,14 @@ def test_a_narrow_terminal_loses_nothing(found: Found, width: int) -> None:
 
 def test_protocols_are_named_where_there_are_several() -> None:
     paper, fair = (runs_of("ga", "ackley", [1.0, 2.0], protocol=protocol) for protocol in ("paper", "fair"))
-    one, two = (stats.summarise(runs) for runs in (paper, pd.concat([paper, fair])))
-    nothing = stats.compare(paper)
-    assert "Ackley, 30D\n" in tables.render(one, nothing, "table")
-    assert "Ackley, 30D (fair)\n" in tables.render(two, nothing, "table")
+    assert "Ackley, 30D\n" in tables.render(tables_of(paper), "table")
+    assert "Ackley, 30D (fair)\n" in tables.render(tables_of(pd.concat([paper, fair])), "table")
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_without_pairs_there_is_only_the_summary(form: tables.Format) -> None:
     runs = runs_of("ga", "ackley", [1.0, 2.0])
-    text = tables.render(stats.summarise(runs), stats.compare(runs), form)
+    text = tables.render(tables_of(runs), form)
     assert "1.5" in text
     assert "Comparisons" not in text
 
@@ -157,7 +159,7 @@ def test_without_pairs_there_is_only_the_summary(form: tables.Format) -> None:
 
 
 def stressed(runs: pd.DataFrame) -> list[str]:
-    text = tables.render(stats.summarise(runs), stats.compare(runs), "markdown").split("**Comparisons**")[0]
+    text = tables.render(tables_of(runs), "markdown").split("**Comparisons**")[0]
     return [line.split("`")[1] for line in text.splitlines() if line.count("**") == 2 and "`" in line]
 
 
@@ -180,10 +182,10 @@ def test_nothing_is_stressed_where_nothing_is_finite() -> None:
 
 
 def test_markdown_is_two_rectangular_tables(found: Found) -> None:
-    text = tables.render(*found, "markdown")
+    text = tables.render(found, "markdown")
     blocks = [block for block in text.split("\n\n") if block.startswith("|")]
     assert len(blocks) == 2
-    for block, frame in zip(blocks, found, strict=True):
+    for block, frame in zip(blocks, found.values(), strict=True):
         rows = block.splitlines()
         assert len(rows) == len(frame) + 2
         assert len({row.count("|") for row in rows}) == 1
@@ -193,7 +195,7 @@ def test_markdown_is_two_rectangular_tables(found: Found) -> None:
 
 
 def test_latex_is_well_formed(found: Found) -> None:
-    text = tables.render(*found, "latex")
+    text = tables.render(found, "latex")
     assert text.count(r"\begin{longtable}") == text.count(r"\end{longtable}") == 2
     body = re.sub(r"^%.*$", "", text, flags=re.MULTILINE)
     unescaped = re.sub(r"\\[\\_%&#${}]", "", body)
@@ -201,7 +203,7 @@ def test_latex_is_well_formed(found: Found) -> None:
     assert depth.min() == 0
     assert depth[-1] == 0
     assert not re.search(r"[_#%]", re.sub(r"\$[^$]*\$", "", unescaped)), "a special character is not escaped"
-    for table, columns in zip(body.split(r"\end{longtable}"), (6, 5), strict=False):
+    for table, columns in zip(body.split(r"\end{longtable}"), (6, 6), strict=False):
         rows = [line for line in table.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
         rows = [row for row in rows if not row.startswith(r"\caption")]
         assert {row.replace(r"\&", "").count("&") for row in rows} == {columns - 1}
@@ -210,7 +212,7 @@ def test_latex_is_well_formed(found: Found) -> None:
 
 
 def test_latex_sets_numbers_as_mathematics(found: Found) -> None:
-    text = tables.render(*found, "latex")
+    text = tables.render(found, "latex")
     assert r"ga\_diff & $9$ & {\bfseries\boldmath $3 \times 10^{-16}$ [$2.5 \times 10^{-16}$, " in text
     assert r"cmaes\_released & $9$ & $-28.62$ [$-28.88$, $-28.38$] & $-29.12$ & $\infty$ & - \\" in text
     assert not re.search(r"\de-?\d", text.split("Comparisons")[1].split(r"\endfoot")[1])
@@ -223,7 +225,7 @@ def test_latex_sets_numbers_as_mathematics(found: Found) -> None:
 
 def test_latex_escapes_any_name() -> None:
     runs = runs_of("ga", r"my_pkg.a&b:f{%}#$^~\x", [1.0, 2.0])
-    text = tables.render(stats.summarise(runs), stats.compare(runs), "latex")
+    text = tables.render(tables_of(runs), "latex")
     escaped = r"my\_pkg.a\&b:f\{\%\}\#\$\textasciicircum{}\textasciitilde{}\textbackslash{}x, 30D"
     assert escaped in text
 
@@ -232,9 +234,9 @@ def test_latex_escapes_any_name() -> None:
 
 
 def test_csv_is_one_table_with_every_digit(found: Found) -> None:
-    table = pd.read_csv(io.StringIO(tables.render(*found, "csv")))
+    table = pd.read_csv(io.StringIO(tables.render(found, "csv")))
     assert list(table.columns)[:4] == ["table", "fn", "dim", "protocol"]
-    for (name, rows), frame in zip(table.groupby("table", sort=False), found, strict=True):
+    for (name, rows), frame in zip(table.groupby("table", sort=False), found.values(), strict=True):
         assert name in ("summary", "comparisons")
         for column in frame.columns:
             read, written = rows[column].reset_index(drop=True), frame[column].reset_index(drop=True)
@@ -250,9 +252,9 @@ def test_json_is_strict_and_complete(found: Found) -> None:
     def no_literals(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
 
-    content = json.loads(tables.render(*found, "json"), parse_constant=no_literals)
+    content = json.loads(tables.render(found, "json"), parse_constant=no_literals)
     assert list(content) == ["summary", "comparisons"]
-    for rows, frame in zip(content.values(), found, strict=True):
+    for rows, frame in zip(content.values(), found.values(), strict=True):
         assert len(rows) == len(frame)
         for row, (_, expected) in zip(rows, frame.iterrows(), strict=True):
             assert list(row) == list(frame.columns)
@@ -265,3 +267,75 @@ def test_json_is_strict_and_complete(found: Found) -> None:
     assert lost["worst"] is lost["mean"] is lost["success_1e2"] is None
     assert isinstance(lost["n"], int)
     assert isinstance(lost["dim"], int)
+
+
+# --- other views -------------------------------------------------------------------------------
+
+
+def history_of(runs: pd.DataFrame) -> pd.DataFrame:
+    identity = runs[["algo", "fn", "dim", "seed", "settings_hash"]]
+    points = [(100.0, 1e6), (1000.0, 50.0), (150_000.0, runs["best_f"])]
+    return pd.concat([identity.assign(evals=evals, best_f=best) for evals, best in points], ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def views(runs: pd.DataFrame) -> dict[str, Found]:
+    spent = runs.assign(f_evals=150_000, g_evals=0, gradient_cost=0.0, stop_reason="budget", wall_s=18.0, batch_size=9)
+    spent.loc[spent["algo"].str.contains("_"), "g_evals"] = 1500
+    history = history_of(runs)
+    return {
+        "budget": {"intervals": stats.summarise(runs)},
+        "target": {"targets": runtimes.to_targets(history, spent)},
+        "time": {"seconds": runtimes.at_seconds(history, spent)},
+        "prices": {"prices": runtimes.by_price(history, spent)},
+    }
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("view", ["budget", "target", "time", "prices"])
+def test_every_view_in_every_format(views: dict[str, Found], view: str, form: tables.Format) -> None:
+    text = tables.render(views[view], form)
+    assert text.endswith("\n")
+    assert "ga_diff" in text.replace("\\_", "_")
+    ((name, frame),) = views[view].items()
+    match form:
+        case "table":
+            assert max(map(len, text.splitlines())) <= tables.WIDTH
+        case "markdown":
+            rows = [line for line in text.splitlines() if line.startswith("|")]
+            assert len({row.count("|") for row in rows}) == 1
+        case "csv":
+            table = pd.read_csv(io.StringIO(text))
+            assert set(table["table"]) == {name}
+            assert list(table.columns) == ["table", *frame.columns]
+            assert len(table) == len(frame)
+        case "latex":
+            assert text.isascii()
+            rows = re.findall(r"^\w.*&.*\\\\$", text, re.MULTILINE)
+            assert rows
+            assert len({row.count("&") for row in rows}) == 1
+        case "json":
+            assert [len(rows) for rows in json.loads(text).values()] == [len(frame)]
+
+
+def test_numbers_of_the_views(views: dict[str, Found]) -> None:
+    def rows(view: str) -> list[list[str]]:
+        return [re.split(r"\s{2,}", line.strip()) for line in tables.render(views[view], "table").splitlines()]
+
+    assert ["ga_guarded", "9", "0 [0, 0]", "0 [0, 0]"] in rows("budget")
+    target = rows("target")
+    assert ["Rosenbrock, 30D, gap ≤ 100"] in target
+    assert ["ga_guarded", "9/9", "1.00 [0.70, 1.00]", "1000 [1000, 1000]"] in target
+    assert ["ga", "0/9", "0.00 [0.00, 0.30]", "inf [inf, inf]"] in target
+    assert not any("Michalewicz" in row[0] for row in target), "its optimum is unknown"
+    assert ["ga_diff", "9", "2", "50", "3e-16"] in rows("time")
+    prices = rows("prices")
+    assert next(row for row in prices if row[0] == "pair") == ["pair", "0", "1", "2", "5", "10"]
+    (pair,) = [row for row in prices if row[0] == "ga_diff vs ga"]
+    # From the first price on, the last recorded point (at 150,000) is beyond what the run could pay for.
+    assert pair[1:] == ["1.00 better", *["1.00 better"] * 4]
+
+
+def test_unequal_numbers_of_runs_are_named(views: dict[str, Found]) -> None:
+    frame = views["prices"]["prices"].assign(n_second=5)
+    assert "ga_diff vs ga (9:5 runs)" in tables.render({"prices": frame}, "markdown")

@@ -1,0 +1,566 @@
+"""The paper's claims C1 to C7, each with the rule that decides it, and what the stored runs say.
+
+A rule was written from the paper's words. It has parts, and a part holds, fails or is open: it counts
+cells that are complete (all 30 seeds), and is decided where the cells that are not could not change
+the count, whatever they turned out to be. A verdict needs both protocols: the paper's, and the fair
+one (for C6 and C7 the paper's comparison with the unequal starts removed).
+
+Reads the store only. The paper: B. F. R. Citterio and A. Tangherloni, arXiv 2506.06320.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property, partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import mannwhitneyu
+
+from evobench import stats
+from evobench.runtimes import wilson
+from evobench.stats import ALPHA, FUNCTIONS, TIE
+from evobench.store import CELL, Store
+
+Verdict = Literal[
+    "reproduced", "reproduced only under the paper's protocol", "not reproduced", "not testable", "evidence missing"
+]
+
+SEEDS = 30
+"""Runs of a cell in the paper: seeds 0 to 29. A cell with fewer decides nothing."""
+
+DIMS = (30, 50)
+PROBLEMS = [(fn, dim) for dim in DIMS for fn in FUNCTIONS]
+"""The eight panels of Figure 1."""
+
+BASELINES = stats.FAMILIES
+ALGORITHMS = [family + variant for family in BASELINES for variant in ("", "_diff")]
+"""The eight boxes of a panel."""
+
+LARGE = 0.71
+"""Vargha and Delaney's bound of a large A12."""
+
+STALLED = 1e-3
+"""A run has stalled if the last half of its budget improves its best value by less than this share."""
+
+
+class Part(NamedTuple):
+    """One condition of a rule, and whether it holds; None while cells that could decide it are missing."""
+
+    text: str
+    holds: bool | None
+
+
+class Effect(NamedTuple):
+    """One number behind a part, with its 95% interval (or the range that `what` names)."""
+
+    where: str
+    what: str
+    runs: str
+    value: float
+    low: float
+    high: float
+    p: float | None = None
+    says: str = ""
+
+
+@dataclass
+class Finding:
+    """What one directory of results says about a claim.
+
+    Attributes:
+        source: where the runs are, and under which conditions they were made.
+        missing: by algorithm and problem, the runs of the cells that are incomplete.
+        command: what computes them.
+    """
+
+    source: str
+    command: str
+    parts: list[Part] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
+    missing: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether every part does: one that fails decides."""
+        outcomes = [part.holds for part in self.parts]
+        if False in outcomes:
+            return False
+        return None if None in outcomes or not outcomes else True
+
+
+class Source:
+    """The runs of one experiment's directory under one protocol, read once for all claims."""
+
+    def __init__(self, results: Path, name: str, protocol: str) -> None:
+        self.name, self.directory, self.protocol = name, results / name, protocol
+
+    @cached_property
+    def cells(self) -> dict[tuple[str, str, int], list[pd.DataFrame]]:
+        """The runs of each algorithm, function and dimension, by seed: a table for each of its settings."""
+        cells: dict[tuple[str, str, int], list[pd.DataFrame]] = {}
+        store = Store(self.directory)
+        if store.files("runs"):  # nothing has been run yet otherwise, which is no error here
+            runs = store.load("runs")
+            runs = runs[(runs["protocol"] == self.protocol) & (runs["seed"] < SEEDS)].sort_values("seed")
+            for _, rows in runs.groupby(CELL):
+                algo, fn, dim = rows.iloc[0][CELL[:3]]
+                cells.setdefault((algo, fn, dim), []).append(rows)
+        return cells
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """The history of all runs."""
+        return Store(self.directory).load("history")
+
+
+class Evidence:
+    """A source, and what a rule finds in it."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.finding = Finding(f"{source.directory}", f"evobench run configs/{source.name}.yaml")
+
+    def found(self, algo: str, fn: str, dim: int, init: str | None = None) -> pd.DataFrame | None:
+        """The runs of a cell by seed, however many. What they lack is noted.
+
+        Of several settings of one algorithm the one with the most runs counts, then the latest.
+        """
+        settings = [
+            rows for rows in self.source.cells.get((algo, fn, dim), []) if init is None or (rows["init"] == init).all()
+        ]
+        rows = max(settings, key=lambda rows: (len(rows), str(rows["started_at"].max())), default=None)
+        if rows is None or len(rows) < SEEDS:
+            name = f"{algo} ({init} start)" if init else algo
+            count = 0 if rows is None else len(rows)
+            self.finding.missing.setdefault(name, {})[stats.problem_title(fn, dim)] = count
+        return rows
+
+    def cell(self, algo: str, fn: str, dim: int, init: str | None = None) -> pd.DataFrame | None:
+        """As `found`, but None if any run is missing."""
+        rows = self.found(algo, fn, dim, init)
+        return rows if rows is not None and len(rows) == SEEDS else None
+
+    def count(self, what: str, outcomes: Sequence[bool | None], least: int = 0, most: int | None = None) -> None:
+        """A part that asks for at least, or at most, so many of `outcomes`; None is an open one."""
+        yes, still = outcomes.count(True), outcomes.count(None)
+        if most is None:
+            holds = True if yes >= least else False if yes + still < least else None
+        else:
+            holds = True if yes + still <= most else False if yes > most else None
+        needed = f"needed: at least {least}" if most is None else f"allowed: at most {most}"
+        known = f"{yes} of {len(outcomes)}" + (f", {still} open" if still else "")
+        self.finding.parts.append(Part(f"{what}: {known} ({needed})", holds))
+
+    def tests(self, pairs: Iterable[tuple[str, str, str, int]]) -> list[str | None]:
+        """Test `first` against `second` on each (first, second, fn, dim), Holm over all of them.
+
+        Returns:
+            `better`, `worse` or `no difference`; None where a cell is missing, or where the missing
+            tests of the family could still change the outcome.
+        """
+        cells = [
+            (first, second, fn, dim, self.cell(first, fn, dim), self.cell(second, fn, dim))
+            for first, second, fn, dim in pairs
+        ]
+        return self.contrast(
+            [
+                (stats.problem_title(fn, dim), f"{first} vs {second}", mine, other)
+                for first, second, fn, dim, mine, other in cells
+            ]
+        )
+
+    def contrast(self, pairs: Sequence[tuple[str, str, pd.DataFrame | None, pd.DataFrame | None]]) -> list[str | None]:
+        """As `tests`, on (where, what, runs, other runs)."""
+        tested = [None if mine is None or other is None else _test(mine, other) for _, _, mine, other in pairs]
+        p = [None if test is None else test.p for test in tested]
+        outcomes: list[str | None] = []
+        for (where, what, *_), test, significant, corrected in zip(
+            pairs, tested, decided(p), _holm(p, missing=1.0), strict=True
+        ):
+            if test is None:
+                outcomes.append(None)
+                continue
+            direction = "better" if test.lead > 0 else "worse"
+            outcome = None if significant is None else direction if significant else "no difference"
+            outcomes.append(outcome)
+            self.finding.effects.append(
+                Effect(where, f"A12, {what}", f"{test.runs}", *test.effect, p=corrected, says=outcome or "open")
+            )
+        return outcomes
+
+
+class _Test(NamedTuple):
+    p: float
+    lead: float
+    effect: tuple[float, float, float]
+    runs: str
+
+
+def _test(first: pd.DataFrame, second: pd.DataFrame) -> _Test:
+    """As `stats.compare` tests a pair: by Wilcoxon where noise is shared, else Mann-Whitney."""
+    a, b = stats.comparable(first, second)
+    effect = stats.a12(a, b)
+    paired = stats.share_noise(first, second)
+    p, lead = stats.signed_rank(a, b) if paired else (float(mannwhitneyu(a, b).pvalue), effect - 0.5)
+    return _Test(p, lead, (effect, *stats.a12_interval(a, b)), f"{len(a)}:{len(b)}")
+
+
+def _holm(p: Sequence[float | None], missing: float) -> list[float]:
+    """Corrected values, tests that are missing taken to have had this one."""
+    return [float(q) for q in stats.holm(np.array([missing if value is None else value for value in p], dtype=float))]
+
+
+def decided(p: Sequence[float | None]) -> list[bool | None]:
+    """Which tests of a family are significant after Holm's correction, whatever the missing ones will say.
+
+    A test is corrected hardest if all missing ones turn out 1, and least if they turn out 0.
+    """
+    hardest, least = _holm(p, missing=1.0), _holm(p, missing=0.0)
+    return [
+        None if value is None else True if hard < ALPHA else False if easy >= ALPHA else None
+        for value, hard, easy in zip(p, hardest, least, strict=True)
+    ]
+
+
+def _is(outcomes: Sequence[str | None], wanted: str) -> list[bool | None]:
+    return [None if outcome is None else outcome == wanted for outcome in outcomes]
+
+
+def _median(rows: pd.DataFrame) -> float:
+    """The median gap, floored at `TIE`, or the median value where the optimum is unknown."""
+    values = np.maximum(stats.final_gaps(rows), TIE) if stats.optimum_known(rows) else stats.final_values(rows)
+    return stats.quantile(values, 0.5)
+
+
+# --- the rules -----------------------------------------------------------------------------------
+
+
+def _leads(evidence: Evidence) -> None:
+    """C1: differentiable CMA-ES has the lowest median, and beats the classical one."""
+    lowest: list[bool | None] = []
+    for fn, dim in PROBLEMS:
+        cells = {algo: rows for algo in ALGORITHMS if (rows := evidence.cell(algo, fn, dim)) is not None}
+        medians = {algo: _median(rows) for algo, rows in cells.items()}
+        if "cmaes_diff" not in medians:
+            lowest.append(None)
+            continue
+        winner = min(medians, key=lambda algo: medians[algo])
+        if medians[winner] < medians["cmaes_diff"]:
+            lowest.append(False)
+            effect = _test(cells["cmaes_diff"], cells[winner]).effect
+            what = f"A12, cmaes_diff vs {winner}"
+            evidence.finding.effects.append(
+                Effect(stats.problem_title(fn, dim), what, f"{SEEDS}:{SEEDS}", *effect, says="not lowest")
+            )
+        else:
+            lowest.append(True if len(medians) == len(ALGORITHMS) else None)
+    evidence.count("lowest median of the eight algorithms", lowest, least=7)
+    outcomes = evidence.tests(("cmaes_diff", "cmaes", fn, dim) for fn, dim in PROBLEMS)
+    evidence.count("significantly better than cmaes", _is(outcomes, "better"), least=6)
+
+
+def _follows(evidence: Evidence) -> None:
+    """C2: differentiable PSO beats pymoo's, ranks second, and pymoo's stalls."""
+    outcomes = evidence.tests(("pso_diff", "pso", fn, dim) for fn, dim in PROBLEMS)
+    evidence.count("pso_diff significantly better than pso", _is(outcomes, "better"), least=5)
+    cells = [[evidence.cell(algo, fn, dim) for algo in ALGORITHMS] for fn, dim in PROBLEMS]
+    complete = [[rows for rows in row if rows is not None] for row in cells]
+    if all(len(row) == len(ALGORITHMS) for row in complete):
+        medians = pd.DataFrame([[_median(rows) for rows in row] for row in complete], columns=ALGORITHMS)
+        ranks = medians.rank(axis="columns").mean().sort_values()
+        place = int((ranks < ranks["pso_diff"]).sum()) + 1
+        order = ", ".join(f"{algo} {rank:.2f}" for algo, rank in ranks.items())
+        evidence.finding.parts.append(
+            Part(f"rank of pso_diff by average rank of medians: {place} ({order})", place <= 2)
+        )
+    else:
+        whole = sum(len(row) == len(ALGORITHMS) for row in complete)
+        text = f"rank of pso_diff by average rank of medians: open, {whole} of {len(PROBLEMS)} problems are complete"
+        evidence.finding.parts.append(Part(text, None))
+    stalls: list[bool | None] = []
+    for fn, dim in PROBLEMS:
+        rows = evidence.cell("pso", fn, dim)
+        if rows is None:
+            stalls.append(None)
+            continue
+        count = int(stalled(evidence.source.history, rows).sum())
+        stalls.append(count > SEEDS / 2)
+        interval = wilson(count, SEEDS)
+        title = stats.problem_title(fn, dim)
+        evidence.finding.effects.append(
+            Effect(title, "share of pso's runs stalled", f"{SEEDS}", count / SEEDS, *interval)
+        )
+    evidence.count("pso stalls in most of its runs", stalls, least=4)
+
+
+def stalled(history: pd.DataFrame, rows: pd.DataFrame) -> np.ndarray:
+    """Which runs of a cell, by seed, are unsolved and gain less than `STALLED` in the last half of their budget."""
+    ((_, points),) = stats.split_history(history, rows).items()
+    half, end = stats.trajectories(points, np.array([rows["budget"].iloc[0] / 2, math.inf])).T
+    unsolved = ~(stats.final_gaps(rows) <= TIE)
+    with np.errstate(invalid="ignore"):  # a run that was never finite has not improved
+        improved = half - end >= STALLED * np.abs(half)
+    return unsolved & ~improved
+
+
+def _comparable(evidence: Evidence) -> None:
+    """C3: differentiable GA and DE are much like the classical ones, worse on some rugged problem."""
+    pairs = [(f"{family}_diff", family, fn, dim) for family in ("ga", "de") for fn, dim in PROBLEMS]
+    outcomes = evidence.tests(pairs)
+    evidence.count("ga_diff or de_diff significantly better", _is(outcomes, "better"), most=2)
+    evidence.count("significantly worse", _is(outcomes, "worse"), most=8)
+    hard = [
+        outcome for (_, _, fn, _), outcome in zip(pairs, outcomes, strict=True) if fn in ("michalewicz", "rosenbrock")
+    ]
+    evidence.count("significantly worse on Michalewicz or Rosenbrock", _is(hard, "worse"), least=1)
+
+
+def _stays_hard(evidence: Evidence) -> None:
+    """C4: no algorithm solves Rosenbrock in half of its runs. Runs that are missing may succeed or fail."""
+    outcomes: list[bool | None] = []
+    for dim in DIMS:
+        for algo in ALGORITHMS:
+            found = evidence.found(algo, "rosenbrock", dim)
+            runs = 0 if found is None else len(found)
+            count = 0 if found is None else int((stats.final_gaps(found) <= TIE).sum())
+            most = count + SEEDS - runs
+            outcomes.append(False if count >= SEEDS / 2 else True if most < SEEDS / 2 else None)
+            if runs:
+                says = {True: "low", False: "solved by half", None: "open"}[outcomes[-1]]
+                rate = (count / runs, *wilson(count, runs))
+                where = stats.problem_title("rosenbrock", dim)
+                evidence.finding.effects.append(Effect(where, f"success rate of {algo}", f"{runs}", *rate, says=says))
+    evidence.count("fewer than half of the runs solve it", outcomes, least=len(outcomes))
+
+
+def _speed(evidence: Evidence) -> None:
+    """C5: seconds a run on this hardware, which decide nothing about the paper's."""
+    for family in BASELINES:
+        ratios = []
+        for fn, dim in PROBLEMS:
+            mine, other = evidence.cell(f"{family}_diff", fn, dim), evidence.cell(family, fn, dim)
+            if mine is not None and other is not None:
+                seconds, classical = ((rows["wall_s"] / rows["batch_size"]).median() for rows in (mine, other))
+                ratios.append(float(classical / seconds))
+        if ratios:
+            what = f"seconds of {family} by those of {family}_diff, a run (range over problems)"
+            where = f"{len(ratios)} of {len(PROBLEMS)} problems"
+            summary = (float(np.median(ratios)), min(ratios), max(ratios))
+            evidence.finding.effects.append(Effect(where, what, f"{SEEDS}:{SEEDS}", *summary))
+
+
+def _scales(evidence: Evidence) -> None:
+    """C6 as the paper has it: differentiable CMA-ES from the centre, the classical one from its own start."""
+    mine = evidence.cell("cmaes_diff", "michalewicz", 500, init="centre")
+    other = evidence.cell("cmaes", "michalewicz", 500, init="uniform")
+    _far_below(evidence, "Michalewicz, 500D", "cmaes_diff vs cmaes", mine, other)
+
+
+def _scales_from_one_start(evidence: Evidence) -> None:
+    """C6 with the start taken out: all from the centre, also against the same program without a gradient."""
+    mine, classical, plain = (
+        evidence.cell(algo, "michalewicz", 500, init="centre") for algo in ("cmaes_diff", "cmaes", "cmaes_plain")
+    )
+    where = "Michalewicz, 500D"
+    pairs = [
+        (where, "cmaes_diff vs cmaes, both from the centre", mine, classical),
+        (where, "cmaes_diff vs cmaes_plain, both from the centre", mine, plain),
+    ]
+    outcomes = evidence.contrast(pairs)
+    for (_, what, *_), outcome in zip(pairs, outcomes, strict=True):
+        evidence.count(f"significantly better, {what}", _is([outcome], "better"), least=1)
+
+
+def _trains(evidence: Evidence) -> None:
+    """C7: differentiable CMA-ES ends far below Adam on every wine problem that there is."""
+    problems = sorted({(fn, dim) for _, fn, dim in evidence.source.cells if fn.startswith("wine")})
+    for fn, dim in problems:
+        mine, other = evidence.cell("cmaes_diff", fn, dim), evidence.cell("adam", fn, dim)
+        _far_below(evidence, stats.problem_title(fn, dim), "cmaes_diff vs adam", mine, other)
+    if not problems:
+        evidence.finding.missing |= {"cmaes_diff": {"wine": 0}, "adam": {"wine": 0}}
+        evidence.finding.parts.append(Part("significantly lower, by a large effect: open, there are no runs", None))
+
+
+def _far_below(
+    evidence: Evidence, where: str, what: str, mine: pd.DataFrame | None, other: pd.DataFrame | None
+) -> None:
+    """Significantly better by a large effect, the worst run below the other's median."""
+    (outcome,) = evidence.contrast([(where, what, mine, other)])
+    better = _is([outcome], "better")[0]
+    if mine is None or other is None:
+        evidence.finding.parts.append(Part(f"significantly better, {what}, by a large effect: open", None))
+        return
+    effect = evidence.finding.effects[-1].value
+    worst, median = float(stats.final_values(mine).max()), stats.quantile(stats.final_values(other), 0.5)
+    text = f"significantly better, {what}, by a large effect: A12 {effect:.2f} (needed: {LARGE})"
+    evidence.finding.parts.append(Part(text, better and effect >= LARGE))
+    text = f"its worst run, {worst:.4g}, is below the other's median, {median:.4g}"
+    evidence.finding.parts.append(Part(text, worst < median))
+
+
+# --- the claims ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the paper says, and the rule that decides it.
+
+    Attributes:
+        id: C1 to C7.
+        sentence: the claim in short.
+        section, quote: where and how the paper has it.
+        rule: the decision rule, written from the quote.
+        judge: adds the rule's parts to the evidence of the directories `paper` and `fair`.
+        fair_judge: the rule under the fair protocol, where it is another one.
+        testable: what is lacking to test it, else empty.
+    """
+
+    id: str
+    sentence: str
+    section: str
+    quote: str
+    rule: str
+    judge: Callable[[Evidence], None]
+    paper: tuple[str, str] = ("figure1", "paper")
+    fair: tuple[str, str] | None = ("figure1-fair", "fair")
+    fair_judge: Callable[[Evidence], None] | None = None
+    lacking: str = ""
+
+
+CLAIMS = (
+    Claim(
+        "C1",
+        "differentiable CMA-ES is best nearly everywhere",
+        "§3, Figure 1",
+        "Our differentiable CMAES consistently achieves the best performance across nearly all benchmark functions "
+        "and dimensions, particularly on Ackley, Griewank, and Rosenbrock, where it achieves both lower medians and "
+        "tighter distributions.",
+        "Of the 8 problems (4 functions, 30D and 50D): the lowest median of the eight algorithms in 7 or more (those "
+        "that solve a problem share the lowest), and significantly better than pymoo's CMA-ES in 6 or more.",
+        _leads,
+    ),
+    Claim(
+        "C2",
+        "differentiable PSO follows closely; pymoo's PSO converges prematurely",
+        "§3, Figure 1",
+        "Differentiable PSO is also highly competitive, closely following CMAES in most settings. [...] Even though "
+        "the pymoo PSO version is able to autotune its parameters, it often suffers from premature convergence, while "
+        "its differentiable counterpart maintains a better exploration-exploitation balance.",
+        "Significantly better than pymoo's PSO on 5 or more of 8 problems; first or second of the eight algorithms by "
+        "average rank of medians; and on 4 or more problems most of pymoo's runs are unsolved and improve by less than "
+        "0.1% over the last half of their budget.",
+        _follows,
+    ),
+    Claim(
+        "C3",
+        "differentiable GA and DE are like the classical ones, sometimes worse",
+        "§3, Figure 1",
+        "In contrast, differentiable GA and DE perform comparably to their standard versions and occasionally "
+        "underperform, particularly on Michalewicz and Rosenbrock, where gradient information may not align well with "
+        "the problem geometry.",
+        "Of the 16 comparisons with pymoo's GA and DE: significantly better in 2 at most, significantly worse in half "
+        "(8) at most, and significantly worse in 1 or more on Michalewicz or Rosenbrock.",
+        _comparable,
+    ),
+    Claim(
+        "C4",
+        "Rosenbrock stays hard for all",
+        "§3, Figure 1",
+        "Rosenbrock, known for its narrow curved valley, remains challenging for all algorithms.",
+        "At 30D and 50D, each of the eight algorithms solves Rosenbrock (gap up to 1e-8) in fewer than half of its "
+        "runs.",
+        _stays_hard,
+    ),
+    Claim(
+        "C5",
+        "EvoGrad is about 3 times as fast as pymoo",
+        "§3",
+        "Notably, EvoGrad implementations run approximately 3× faster than the equivalent pymoo versions executed on "
+        "CPU.",
+        "None: it is a statement about the authors' code on their NVIDIA RTX 4090 and Xeon. The ratio of seconds a run "
+        "on the hardware of the stored runs is given for information.",
+        _speed,
+        fair=None,
+        lacking="an NVIDIA RTX 4090",
+    ),
+    Claim(
+        "C6",
+        "at 500D differentiable CMA-ES is far better than the classical one",
+        "§3, Figure 2",
+        "In terms of solution quality, the classical CMAES converged to a best fitness of -28.82, whereas the "
+        "differentiable variant consistently achieved substantially lower values across all runs, with best fitness "
+        "values ranging from -93.40 to -103.97",
+        "Michalewicz 500D, 30 runs each. The paper's protocol: significantly better than pymoo's CMA-ES (CSA) by a "
+        "large effect, and its worst run below the classical median. Fair: with the same start for all, significantly "
+        "better than pymoo's CMA-ES and than its own program without the gradient.",
+        _scales,
+        paper=("figure2", "paper"),
+        fair=("figure2", "paper"),
+        fair_judge=_scales_from_one_start,
+    ),
+    Claim(
+        "C7",
+        "differentiable CMA-ES trains the wine network better than Adam",
+        "§3",
+        "Across 30 independent runs, Adam achieved an average best final loss (ABF) of 71.90 ± 15.34 (min: 34.51, max: "
+        "89.80), while CMAES achieved a significantly lower ABF of 5.66 ± 0.39 (min: 5.19, max: 6.47), with comparable "
+        "computational time.",
+        "Final losses of 30 runs each significantly lower than Adam's by a large effect, and the worst run below "
+        "Adam's median. Fair: the same with one start for both and a loss that compares each prediction with its own "
+        "target.",
+        _trains,
+        paper=("wine", "paper"),
+        fair=("wine", "fair"),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A claim, what each protocol says, and the verdict."""
+
+    claim: Claim
+    paper: Finding
+    fair: Finding | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """The claim is the paper's, so its protocol decides whether it is reproduced, and the fair one how far."""
+        if self.claim.lacking:
+            return "not testable"
+        if self.paper.holds is None or self.fair is None:
+            return "evidence missing"
+        if not self.paper.holds:
+            return "not reproduced"
+        if self.fair.holds is None:
+            return "evidence missing"
+        return "reproduced" if self.fair.holds else "reproduced only under the paper's protocol"
+
+
+def judge(results: Path, claims: Sequence[Claim] = CLAIMS) -> list[Judgement]:
+    """Each claim by the runs under `results`.
+
+    Raises:
+        StoreError: if a file there is damaged or not one of ours.
+    """
+    source = cache(partial(Source, results))
+
+    def finding(where: tuple[str, str], rule: Callable[[Evidence], None]) -> Finding:
+        evidence = Evidence(source(*where))
+        rule(evidence)
+        return evidence.finding
+
+    return [
+        Judgement(
+            claim,
+            finding(claim.paper, claim.judge),
+            finding(claim.fair, claim.fair_judge or claim.judge) if claim.fair else None,
+        )
+        for claim in claims
+    ]
