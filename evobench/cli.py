@@ -224,9 +224,10 @@ def _experiment(config: Path | None, flags: dict[str, Any], settings: list[str])
         ValueError: naming the bad value and what is allowed.
     """
     from evobench.algorithms import ALGORITHMS
-    from evobench.experiment import WHOLE, make_experiment, read_config
+    from evobench.experiment import WHOLE, make_experiment, own_dimension, read_config
 
-    if config is None and not flags.keys() >= {"algo", "fn", "dim"}:
+    known = {*flags, *(["dim"] if own_dimension(flags.get("fn")) else [])}
+    if config is None and not known >= {"algo", "fn", "dim"}:
         raise ValueError("nothing to run: give a config file, or --algo, --fn and --dim")
     content = {**(read_config(config) if config else {}), **flags}
     if isinstance(also := content.get("also"), list):  # a flag is for every product

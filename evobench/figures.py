@@ -53,8 +53,24 @@ STYLE: Any = {
     "pdf.fonttype": 42,  # TrueType: text stays text, as publishers ask
 }
 
-FAMILY_NAMES = {"ga": "GA", "de": "DE", "pso": "PSO", "cmaes": "CMA-ES"}
-FAMILY_COLOURS = {"ga": "#009E73", "de": "#CC79A7", "pso": "#0072B2", "cmaes": "#D55E00"}
+FAMILY_NAMES = {
+    "ga": "GA",
+    "de": "DE",
+    "pso": "PSO",
+    "cmaes": "CMA-ES",
+    "adam": "Adam",
+    "lion": "Lion",
+    "lbfgs": "L-BFGS",
+}
+FAMILY_COLOURS = {
+    "ga": "#009E73",
+    "de": "#CC79A7",
+    "pso": "#0072B2",
+    "cmaes": "#D55E00",
+    "adam": "#000000",
+    "lion": "#E69F00",
+    "lbfgs": "#56B4E9",
+}
 VARIANT_NAMES = {
     "pymoo": "pymoo",
     "released": "released code",
@@ -62,6 +78,7 @@ VARIANT_NAMES = {
     "plain": "gradient off",
     "guarded": "guarded gradient",
     "tpa": "pymoo, TPA",
+    "gradient": "gradient alone",
 }
 VARIANT_COLOURS = {
     "pymoo": "#999999",
@@ -70,6 +87,7 @@ VARIANT_COLOURS = {
     "plain": "#56B4E9",
     "guarded": "#009E73",
     "tpa": "#444444",
+    "gradient": "#0072B2",
 }
 VARIANT_LINES: dict[str, Any] = {
     "pymoo": (0, (4, 1.5)),
@@ -78,6 +96,7 @@ VARIANT_LINES: dict[str, Any] = {
     "plain": (0, (5, 1, 1, 1)),
     "guarded": (0, (5, 1, 1, 1, 1, 1)),
     "tpa": (0, (9, 2)),
+    "gradient": (0, (2, 1)),
 }
 MARKERS = ("", "o", "s", "^", "D", "v")
 OTHER = "#0072B2"
