@@ -297,7 +297,7 @@ def compare(
 def plot(
     directory: Results,
     kind: Annotated[
-        Literal["box", "convergence", "ecdf", "figure2"], typer.Option("--kind", help="What to draw.")
+        Literal["box", "convergence", "ecdf", "figure2", "wine"], typer.Option("--kind", help="What to draw.")
     ] = "box",
     out: Annotated[Path | None, _option("out", "The files, without their ending [DIR/figures/KIND].", "PATH")] = None,
 ) -> None:
@@ -305,7 +305,7 @@ def plot(
 
     box: final values, as in the paper's Figure 1. convergence: best value over evaluations.
     ecdf: share of targets reached over evaluations. figure2: the paper's Figure 2, means and
-    standard deviations, beside medians and quartiles.
+    standard deviations, beside medians and quartiles. wine: the four questions of evobench wine.
 
     \b
     Examples:
@@ -325,12 +325,60 @@ def plot(
             figure = figures.ecdf(load_results(directory, "history"), runs)
         case "figure2":
             figure = figures.figure2(load_results(directory, "history"), runs)
+        case "wine":
+            from evobench import wine_report
+
+            figure = wine_report.figure(runs)
     stem = out or directory / "figures" / kind
     if stem.suffix in (".png", ".pdf"):
         stem = stem.with_suffix("")
     if stem.is_dir():
         stem = stem / kind
     for path in figures.save(figure, stem):
+        typer.echo(path)
+
+
+@app.command(context_settings={"auto_envvar_prefix": VARIABLES})
+def wine(
+    data: Annotated[
+        Path | None, _option("data", "winequality-red.csv [downloaded once, into the user's cache].", "FILE")
+    ] = None,
+    algo: Annotated[str | None, _option("algo", "Only these algorithms.", "NAMES")] = None,
+    seeds: Annotated[str | None, _option("seeds", "A count, a range or a list [30].", "30|0-29|1,4,7")] = None,
+    device: Annotated[str | None, _option("device", "Where tensors live [auto].", "auto|cpu|cuda|mps")] = None,
+    out: Annotated[str | None, _option("out", "The experiment's directory [results/wine].", "DIR")] = None,
+    jobs: Annotated[str | None, _option("jobs", "Worker processes [one a core].", "N")] = None,
+    fresh: Annotated[bool, _option("fresh", "Forget the stored runs of these cells and seeds first.")] = False,
+    form: Annotated[
+        Literal["table", "markdown"], typer.Option("--format", help="How to write the table.", show_envvar=False)
+    ] = "table",
+) -> None:
+    """Train the paper's wine network: run configs/wine.yaml, then its table and figure.
+
+    Four questions: the paper's setting with and without the broadcast in its loss, equal starts,
+    equal cost, and what generalises. What is stored is not computed again. `--algo` and `--seeds`
+    run a part; the table and the figure show all that is stored.
+
+    \b
+    Examples:
+      evobench wine
+      evobench wine --data winequality-red.csv --algo adam,cmaes_diff --seeds 5
+    """
+    if data is not None:
+        os.environ[f"{VARIABLES}_DATA"] = str(data)  # where workers look, too
+    run(Path("configs/wine.yaml"), algo=algo, seeds=seeds, device=device, out=out, jobs=jobs, fresh=fresh)
+    from evobench import figures, tables, wine_report
+    from evobench.store import load_results
+
+    directory = Path(out or "results/wine")
+    runs = load_results(directory)
+    blocks = wine_report.blocks(runs)
+    typer.echo()
+    if form == "markdown":
+        typer.echo("\n".join(map(tables.markdown, blocks)), nl=False)
+    else:
+        _console().print(tables.grids(blocks))
+    for path in figures.save(wine_report.figure(runs), directory / "figures" / "wine"):
         typer.echo(path)
 
 

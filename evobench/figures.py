@@ -362,6 +362,90 @@ def _average(shares: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(means) if means else shares.iloc[:0]
 
 
+PAPER_WINE = {"adam": (71.90, 15.34), "cmaes_diff": (5.66, 0.39)}
+"""What the paper reports of the wine task, mean and standard deviation (paper §3)."""
+
+CASES = ("#0072B2", "#E69F00")
+"""Colours of a question's two cases."""
+
+
+@rc_context(STYLE)
+def wine(losses: pd.DataFrame, lines: dict[int, tuple[float, ...]], titles: dict[int, str]) -> Figure:
+    """The wine task: a panel a question, a row an algorithm, a dot a run, a bar its median.
+
+    Args:
+        losses: columns `question algo rate series seed loss`, as `wine_report.gather` returns them.
+        lines: by question the losses of the constant ȳ and of least squares, and then those on the
+            rows held out, if any.
+        titles: of the questions.
+
+    Raises:
+        ValueError: if there are no runs.
+    """
+    if losses.empty:
+        raise ValueError("there are no runs to draw")
+    algos = sorted(set(losses["algo"]), key=stats.algorithm_order, reverse=True)
+    figure = Figure(figsize=(7.2, 2.0 + 0.28 * len(algos)), layout="constrained")
+    panels = dict(zip(titles, figure.subplots(2, 2, sharey=True).flat, strict=True))
+    for question, ax in panels.items():
+        ax.set_title(f"{question}. {titles[question]}")
+        ax.set_yticks(range(len(algos)), algos, family="DejaVu Sans Mono", fontsize=6.5)
+        ax.set_ylim(-0.7, len(algos) - 0.3)
+        ax.tick_params(axis="y", length=0)
+        group = losses[losses["question"] == question]
+        if group.empty:
+            ax.set_xticks([])
+            ax.text(0.5, 0.5, "no runs yet", transform=ax.transAxes, ha="center", va="center", color="0.5")
+            continue
+        _draw_losses(ax, group, algos)
+        _draw_references(ax, lines[question])
+        if question == 1:
+            for algo, (mean, std) in PAPER_WINE.items():
+                if algo in algos:
+                    look = {"fmt": "D", "color": "black", "markerfacecolor": "white", "markersize": 3.5}
+                    ax.errorbar(mean, algos.index(algo), xerr=std, linewidth=0.8, zorder=3, **look)
+        ax.set_xscale("log")
+        ax.set_xlabel("loss" if question > 2 else "")
+    handles: list[Artist] = [
+        Line2D([], [], color="black", linestyle="--", linewidth=0.9, label="always the mean: var(y)"),
+        Line2D([], [], color="black", linestyle=":", linewidth=0.9, label="least squares"),
+        Line2D([], [], color="black", marker="D", markerfacecolor="white", markersize=3.5, label="paper, mean ± std"),
+    ]
+    _legend(figure, handles)
+    return figure
+
+
+def _draw_losses(ax: Axes, losses: pd.DataFrame, algos: Sequence[str]) -> None:
+    """Dots and medians, the cases of a question one above the other."""
+    cases = list(dict.fromkeys(losses["series"]))
+    for number, case in enumerate(cases):
+        colour, shift = CASES[number], (0.18 - 0.36 * number) * (len(cases) > 1)
+        for algo, rows in losses[losses["series"] == case].groupby("algo"):
+            values = rows["loss"].to_numpy()
+            finite = values[np.isfinite(values)]
+            y = algos.index(str(algo)) + shift
+            ax.plot(finite, np.full(len(finite), y), ".", color=colour, alpha=0.45, markersize=4, markeredgewidth=0)
+            if len(finite):
+                ax.vlines(np.median(finite), y - 0.17, y + 0.17, colors="black", linewidth=1.4, zorder=2.5)
+    ax.grid(axis="x")
+    ax.legend(
+        handles=[Line2D([], [], color=CASES[i], marker=".", linewidth=0, label=case) for i, case in enumerate(cases)],
+        fontsize=6.5,
+        loc="lower right",
+        frameon=True,
+        framealpha=0.8,
+        edgecolor="none",
+    )
+
+
+def _draw_references(ax: Axes, values: tuple[float, ...]) -> None:
+    """The constant and the line; on the rows held out in the second case's colour."""
+    for index, value in enumerate(values):
+        if math.isfinite(value):
+            colour = CASES[1] if index > 1 else "black"
+            ax.axvline(value, color=colour, linestyle="--" if index % 2 == 0 else ":", linewidth=0.9, zorder=1.5)
+
+
 def _grid(
     cells: Iterable[Sequence[Any]], width: float, ylabel: str, xlabel: str = ""
 ) -> tuple[Figure, dict[Panel, Axes]]:

@@ -10,7 +10,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -67,7 +67,7 @@ def render(summary: pd.DataFrame, comparisons: pd.DataFrame, format: Format) -> 
             )
             return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
         case "markdown":
-            return "\n".join(_markdown(block) for block in _blocks(summary, comparisons))
+            return "\n".join(markdown(block) for block in _blocks(summary, comparisons))
         case "latex":
             tables = [_latex(block) for block in _blocks(summary, comparisons)]
             return "\n".join(["% \\usepackage{booktabs,longtable}", *tables])
@@ -82,8 +82,13 @@ def render(summary: pd.DataFrame, comparisons: pd.DataFrame, format: Format) -> 
 
 def terminal(summary: pd.DataFrame, comparisons: pd.DataFrame) -> Group:
     """Both tables for `rich`, which drops the bold type where the output is not a terminal."""
+    return grids(_blocks(summary, comparisons))
+
+
+def grids(blocks: Iterable[Block]) -> Group:
+    """Blocks for `rich`, each with its note below."""
     parts: list[Table | Text] = []
-    for block in _blocks(summary, comparisons):
+    for block in blocks:
         table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False, title_justify="left", title_style="bold")
         table.title = block.title
         for index, header in enumerate(block.headers):
@@ -185,7 +190,7 @@ def _records(frame: pd.DataFrame) -> list[dict[Hashable, Any]]:
     ]
 
 
-def _markdown(block: Block) -> str:
+def markdown(block: Block) -> str:
     """The problem in a column of its own, for a GitHub table has no headings inside."""
     lines = [f"**{block.title}**", "", _markdown_row(["problem", *block.headers])]
     lines.append(_markdown_row(["---", "---", *("---:" for _ in block.headers[1:])]))

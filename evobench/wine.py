@@ -173,6 +173,18 @@ def stratified(classes: Float[ndarray, " rows"], seed: int) -> ndarray:
     return held_out
 
 
+def test_loss(settings: Settings) -> Loss:
+    """The mean squared error on the rows held out.
+
+    Raises:
+        ValueError: if none are.
+    """
+    held_out = rows(settings)[1]
+    if held_out is None:
+        raise ValueError("there is no test loss without a split: set wine.split")
+    return Loss.on(held_out)
+
+
 class References(NamedTuple):
     """Losses to compare with: of the constant ȳ, and of ordinary least squares. NaN without a split."""
 

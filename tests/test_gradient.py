@@ -154,12 +154,12 @@ def wells(x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(("name", "settings"), [("adam", {"lr": 0.3}), ("lion", {"lr": 0.1}), ("lbfgs", {})])
 def test_a_start_that_stagnates_is_followed_by_another(name, settings):
     def best(**more):
-        options = {"bounds": (-10, 10), "dim": 1, "seeds": 6, "budget": 1200}
+        options = {"bounds": (-5, 5), "dim": 1, "seeds": 3, "budget": 1000}
         return evobench.minimize(wells, name, settings={**settings, **more}, **options).fun
 
-    assert (best(**({} if name == "lbfgs" else {"patience": 100})) < 0.2).all(), "one of the starts finds the best well"
+    assert (best(**({} if name == "lbfgs" else {"patience": 60})) < 0.2).all(), "one of the starts finds the best well"
     if name != "lbfgs":
-        assert (best(patience=None) > 1).sum() >= 3, "and a single one does not"
+        assert (best(patience=None) > 1).any(), "and a single one does not"
 
 
 def test_a_new_start_knows_nothing_of_the_last():
@@ -171,7 +171,7 @@ def test_a_new_start_knows_nothing_of_the_last():
         points.append(x.detach().clone())
         return (x - x.detach()) @ slope  # always 0, so that nothing is progress; its gradient is the slope
 
-    problem = Problem("plane", 2, plane, np.full(2, -10.0), np.full(2, 10.0))
+    problem = Problem("plane", 2, plane, np.full(2, -1e3), np.full(2, 1e3))
     descend("adam", problem, budget=40, patience=4, lr=0.25, beta1=0.5, beta2=0.5)
     moves = torch.cat(points, 1).diff(dim=1)  # [seeds, 39, 2]
     jumps = moves.abs().amax(-1) > 0.26
