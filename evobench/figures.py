@@ -385,10 +385,10 @@ def wine(losses: pd.DataFrame, lines: dict[int, tuple[float, ...]], titles: dict
     if losses.empty:
         raise ValueError("there are no runs to draw")
     algos = sorted(set(losses["algo"]), key=stats.algorithm_order, reverse=True)
-    figure = Figure(figsize=(7.2, 2.0 + 0.28 * len(algos)), layout="constrained")
+    figure = Figure(figsize=(7.2, 2.4 + 0.3 * len(algos)), layout="constrained")
     panels = dict(zip(titles, figure.subplots(2, 2, sharey=True).flat, strict=True))
     for question, ax in panels.items():
-        ax.set_title(f"{question}. {titles[question]}")
+        ax.set_title(f"{question}. {titles[question]}", pad=18)
         ax.set_yticks(range(len(algos)), algos, family="DejaVu Sans Mono", fontsize=6.5)
         ax.set_ylim(-0.7, len(algos) - 0.3)
         ax.tick_params(axis="y", length=0)
@@ -405,6 +405,9 @@ def wine(losses: pd.DataFrame, lines: dict[int, tuple[float, ...]], titles: dict
                     look = {"fmt": "D", "color": "black", "markerfacecolor": "white", "markersize": 3.5}
                     ax.errorbar(mean, algos.index(algo), xerr=std, linewidth=0.8, zorder=3, **look)
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.xaxis.set_minor_locator(NullLocator())
         ax.set_xlabel("loss" if question > 2 else "")
     handles: list[Artist] = [
         Line2D([], [], color="black", linestyle="--", linewidth=0.9, label="always the mean: var(y)"),
@@ -430,11 +433,11 @@ def _draw_losses(ax: Axes, losses: pd.DataFrame, algos: Sequence[str]) -> None:
     ax.grid(axis="x")
     ax.legend(
         handles=[Line2D([], [], color=CASES[i], marker=".", linewidth=0, label=case) for i, case in enumerate(cases)],
-        fontsize=6.5,
-        loc="lower right",
-        frameon=True,
-        framealpha=0.8,
-        edgecolor="none",
+        fontsize=7.5,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 0.98),  # between the panel and its title, where it covers nothing
+        borderpad=0,
+        ncols=len(cases),
     )
 
 

@@ -28,11 +28,11 @@ from evobench.tables import MISSING, Block, number
 QUESTIONS = {
     1: "the paper's setting",
     2: "equal starts",
-    3: "equal cost: training loss",
+    3: "equal cost",
     4: "what generalises",
 }
 
-LOSSES = {"wine": "mean squared error", "wine_broadcast": "broadcast, as the authors' code"}
+LOSSES = {"wine": "squared error", "wine_broadcast": "broadcast error"}
 STARTS = {"uniform": "from U(-10, 10)", "centre": "from N(0, 0.5²)"}
 TRAINED, HELD_OUT = "training rows", "rows held out"
 SERIES = (*LOSSES.values(), *STARTS.values(), TRAINED, HELD_OUT)
@@ -179,9 +179,8 @@ def _describe(rows: pd.DataFrame) -> dict[str, float]:
 
 def figure(runs: pd.DataFrame) -> Figure:
     """The four panels; see `figures.wine`."""
-    return figures.wine(
-        gather(runs), {question: tuple(known) for question, known in references(runs).items()}, QUESTIONS
-    )
+    lines = {question: known if question == 4 else known[:2] for question, known in references(runs).items()}
+    return figures.wine(gather(runs), lines, QUESTIONS)
 
 
 def blocks(runs: pd.DataFrame) -> list[Block]:
@@ -210,11 +209,11 @@ def blocks(runs: pd.DataFrame) -> list[Block]:
     split = stats.split(runs)
     for cell, value in sorted(medians.items(), key=lambda item: (item[0].algo, _rate(item[0], split[item[0]]))):
         line = [f"{_rate(cell, split[cell]):g}", str(len(split[cell])), number(value)]
-        rates.setdefault(cell.algo, []).append((value == best[cell.algo], line))
+        rates.setdefault(cell.algo, []).append((bool(value == best[cell.algo]), line))
     return [
         table,
         Block(
-            title="The grid of learning rates (questions 3 and 4)",
+            title="Learning rates tried (3 and 4)",
             note="The rate with the lowest median is the one above.",
             headers=("learning rate", "runs", "median training loss"),
             stressed=2,
@@ -245,5 +244,5 @@ def _rows(question: int, rows: pd.DataFrame, known: wine.References) -> list[tup
             f"{number(row['median'])} [{interval}]",
             number(row["best"]),
         ]
-        lines.append((row["median"] == best[row["series"]], cells))
+        lines.append((bool(row["median"] == best[row["series"]]), cells))
     return lines
