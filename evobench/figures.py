@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import methodcaller
 from pathlib import Path
 from typing import Any
@@ -370,7 +370,7 @@ CASES = ("#0072B2", "#E69F00")
 
 
 @rc_context(STYLE)
-def wine(losses: pd.DataFrame, lines: dict[int, tuple[float, ...]], titles: dict[int, str]) -> Figure:
+def wine(losses: pd.DataFrame, lines: Mapping[int, tuple[float, ...]], titles: Mapping[int, str]) -> Figure:
     """The wine task: a panel a question, a row an algorithm, a dot a run, a bar its median.
 
     Args:
