@@ -2,13 +2,14 @@
 # make test | lint        what has to pass before a commit
 # make reproduce-figure1  the paper's Figure 1; FRESH=1 forgets the shipped results and computes all of them
 # make reproduce-figure2  the paper's Figure 2 (500 dimensions): hours, most of them pymoo's; FRESH=1 as above
+# make reproduce-wine     the paper's wine network, DATA=FILE if it cannot be downloaded; FRESH=1 as above
 # make quick              the same pipeline, small: under two minutes
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install test lint reproduce-figure1 reproduce-figure2 quick
+.PHONY: install test lint reproduce-figure1 reproduce-figure2 reproduce-wine quick
 
 install: $(INSTALLED)
 
@@ -37,6 +38,10 @@ reproduce-figure2: install
 	$(BIN)/evobench run configs/figure2.yaml $(if $(FRESH),--fresh)
 	$(BIN)/evobench compare results/figure2
 	$(BIN)/evobench plot results/figure2 --kind figure2
+
+reproduce-wine: install
+	$(BIN)/evobench wine $(if $(DATA),--data $(DATA)) $(if $(FRESH),--fresh)
+	$(BIN)/evobench compare results/wine
 
 quick: install
 	$(BIN)/evobench run configs/quick.yaml

@@ -100,6 +100,8 @@ def minimize(
         try:
             check_differentiable(problem)
         except ValueError:
+            if chosen.backend == "gradient":  # it has no twin without gradients
+                raise
             twin = f"{chosen.family}_plain"
             warnings.warn(
                 f"'{problem.name}' is not differentiable by autograd: {algorithm} runs as {twin}, "

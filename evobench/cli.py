@@ -224,9 +224,10 @@ def _experiment(config: Path | None, flags: dict[str, Any], settings: list[str])
         ValueError: naming the bad value and what is allowed.
     """
     from evobench.algorithms import ALGORITHMS
-    from evobench.experiment import WHOLE, make_experiment, read_config
+    from evobench.experiment import WHOLE, make_experiment, own_dimension, read_config
 
-    if config is None and not flags.keys() >= {"algo", "fn", "dim"}:
+    known = {*flags, *(["dim"] if own_dimension(flags.get("fn")) else [])}
+    if config is None and not known >= {"algo", "fn", "dim"}:
         raise ValueError("nothing to run: give a config file, or --algo, --fn and --dim")
     content = {**(read_config(config) if config else {}), **flags}
     if isinstance(also := content.get("also"), list):  # a flag is for every product
@@ -343,7 +344,8 @@ def _prices(text: str) -> list[float]:
 def plot(
     directory: Results,
     kind: Annotated[
-        Literal["box", "convergence", "ecdf", "profile", "cd", "figure2"], typer.Option("--kind", help="What to draw.")
+        Literal["box", "convergence", "ecdf", "profile", "cd", "figure2", "wine"],
+        typer.Option("--kind", help="What to draw."),
     ] = "box",
     out: Annotated[Path | None, _option("out", "The files, without their ending [DIR/figures/KIND].", "PATH")] = None,
 ) -> None:
@@ -353,6 +355,7 @@ def plot(
     ecdf: share of targets reached over evaluations. profile: data profiles, share of problems
     solved. cd: average ranks with the critical difference, which describe and test nothing.
     figure2: the paper's Figure 2, means and standard deviations, beside medians and quartiles.
+    wine: the four questions of evobench wine.
 
     \b
     Examples:
@@ -376,12 +379,60 @@ def plot(
             figure = figures.cd(runs)
         case "figure2":
             figure = figures.figure2(load_results(directory, "history"), runs)
+        case "wine":
+            from evobench import wine_report
+
+            figure = wine_report.figure(runs)
     stem = out or directory / "figures" / kind
     if stem.suffix in (".png", ".pdf"):
         stem = stem.with_suffix("")
     if stem.is_dir():
         stem = stem / kind
     for path in figures.save(figure, stem):
+        typer.echo(path)
+
+
+@app.command(context_settings={"auto_envvar_prefix": VARIABLES})
+def wine(
+    data: Annotated[
+        Path | None, _option("data", "winequality-red.csv [downloaded once, into the user's cache].", "FILE")
+    ] = None,
+    algo: Annotated[str | None, _option("algo", "Only these algorithms.", "NAMES")] = None,
+    seeds: Annotated[str | None, _option("seeds", "A count, a range or a list [30].", "30|0-29|1,4,7")] = None,
+    device: Annotated[str | None, _option("device", "Where tensors live [auto].", "auto|cpu|cuda|mps")] = None,
+    out: Annotated[str | None, _option("out", "The experiment's directory [results/wine].", "DIR")] = None,
+    jobs: Annotated[str | None, _option("jobs", "Worker processes [one a core].", "N")] = None,
+    fresh: Annotated[bool, _option("fresh", "Forget the stored runs of these cells and seeds first.")] = False,
+    form: Annotated[
+        Literal["table", "markdown"], typer.Option("--format", help="How to write the table.", show_envvar=False)
+    ] = "table",
+) -> None:
+    """Train the paper's wine network: run configs/wine.yaml, then its table and figure.
+
+    Four questions: the paper's setting with and without the broadcast in its loss, equal starts,
+    equal cost, and what generalises. What is stored is not computed again. `--algo` and `--seeds`
+    run a part; the table and the figure show all that is stored.
+
+    \b
+    Examples:
+      evobench wine
+      evobench wine --data winequality-red.csv --algo adam,cmaes_diff --seeds 5
+    """
+    if data is not None:
+        os.environ[f"{VARIABLES}_DATA"] = str(data)  # where workers look, too
+    run(Path("configs/wine.yaml"), algo=algo, seeds=seeds, device=device, out=out, jobs=jobs, fresh=fresh)
+    from evobench import figures, tables, wine_report
+    from evobench.store import load_results
+
+    directory = Path(out or "results/wine")
+    runs = load_results(directory)
+    blocks = wine_report.blocks(runs)
+    typer.echo()
+    if form == "markdown":
+        typer.echo("\n".join(map(tables.markdown, blocks)), nl=False)
+    else:
+        _console().print(tables.grids(blocks))
+    for path in figures.save(wine_report.figure(runs), directory / "figures" / "wine"):
         typer.echo(path)
 
 

@@ -19,10 +19,12 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from evobench.algorithms import ALGORITHMS, shown
+from evobench.algorithms import ALGORITHMS
+from evobench.baselines import gradient as gradient_baselines
 from evobench.baselines import pymoo as pymoo_baselines
 from evobench.evograd.space import STREAMS
 from evobench.problems import FUNCTIONS, PAPER_FUNCTIONS, Problem, make_problem, source_digest
+from evobench.settings import shown
 
 PAPER_ALGORITHMS = ("ga", "ga_diff", "de", "de_diff", "pso", "pso_diff", "cmaes", "cmaes_diff")
 """What `--algo all` means: the boxes of Figure 1, in its order."""
@@ -106,24 +108,29 @@ class Cell(BaseModel):
     device: str
     compile: bool = False
     settings: dict[str, Any]
+    problem: dict[str, Any] = {}
 
     @property
     def settings_hash(self) -> str:
         """12 hex digits over everything that can change a result, and nothing else.
 
         The protocol's name is left out, since its parts are in. A baseline's results depend on
-        the versions of pymoo and cma, a tensor program's on its dtype, its kind of device, its
-        random streams and whether it is compiled, a user's function on the source of its module.
+        the versions of pymoo and cma (L-BFGS: of SciPy), a tensor program's on its dtype, its kind of
+        device, its random streams and whether it is compiled, a user's function on the source of its
+        module, the wine task on its settings.
         """
-        return self.hash_with(pymoo_baselines.VERSIONS)
+        return self.hash_with(pymoo_baselines.VERSIONS, gradient_baselines.SCIPY)
 
-    def hash_with(self, versions: dict[str, str]) -> str:
-        """The hash that the cell has where pymoo and cma have these versions."""
-        content = self.model_dump(exclude={"protocol", "backend"} | ({"compile"} if not self.compile else set()))
+    def hash_with(self, versions: dict[str, str], scipy: str) -> str:
+        """The hash that the cell has where pymoo, cma and SciPy have these versions."""
+        unsaid = {name for name in ("compile", "problem") if not getattr(self, name)}
+        content = self.model_dump(exclude={"protocol", "backend"} | unsaid)
         if self.backend == "pymoo":
             content["versions"] = versions
         else:
             content["streams"] = STREAMS
+        if self.algo == "lbfgs":
+            content["versions"] = {"scipy": scipy}
         if ":" in self.fn:
             content["source"] = source_digest(self.fn)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
@@ -132,6 +139,13 @@ class Cell(BaseModel):
     def key(self) -> tuple[str, str, int, str]:
         """What identifies the cell in the store."""
         return self.algo, self.fn, self.dim, self.settings_hash
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """What a row's `settings` say: those of the algorithm and of the problem, and what has no column."""
+        compiled = {"compile": True} if self.compile else {}
+        scipy = {"scipy_version": gradient_baselines.SCIPY} if self.algo == "lbfgs" else {}
+        return self.settings | self.problem | compiled | scipy
 
     def __str__(self) -> str:
         return f"{self.algo} {self.fn} {self.dim}D"
@@ -162,13 +176,19 @@ class Experiment(BaseModel):
     test_family: tuple[Literal["pair", "fn", "dim", "protocol"], ...] = ("pair",)
     """Tests that agree in these columns of `evobench compare` are corrected together; none: all of them."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _own_dimension(cls, content: Any) -> Any:
+        """A function that has one dimension only need not be told."""
+        if isinstance(content, dict) and "dim" not in content and (dim := own_dimension(content.get("fn"))):
+            return {**content, "dim": dim}
+        return content
+
     @field_validator("algo", "fn", "dim", mode="before")
     @classmethod
     def _as_list(cls, value: Any, field: ValidationInfo) -> Any:
         """One value stands for a list of one; a string may hold several, separated by commas."""
-        if isinstance(value, str):
-            value = [part.strip() for part in value.split(",") if part.strip()]
-        values = value if isinstance(value, list | tuple) else [value]
+        values = _listed(value)
         if field.field_name == "dim":  # spelled out here: `all` is no integer
             return [dim for value in values for dim in (PAPER_DIMS if value == "all" else (value,))]
         return values
@@ -242,12 +262,17 @@ class Experiment(BaseModel):
 
     @model_validator(mode="after")
     def _check_settings(self) -> Experiment:
-        run = dict.fromkeys(name for product in self.products() for name in product.algo)
+        run = dict.fromkeys(name for product in self.products() for name in product.configurable)
         for name, overrides in self.settings.items():
             if name not in run:
                 raise ValueError(f"settings are given for {name!r}, which is not run: choose from {', '.join(run)}")
-            ALGORITHMS[name].configure(overrides)
+            (ALGORITHMS[name] if name in ALGORITHMS else FUNCTIONS[name]).configure(overrides)
         return self
+
+    @property
+    def configurable(self) -> tuple[str, ...]:
+        """The algorithms of this product, and those of its functions that have settings."""
+        return (*self.algo, *(fn for fn in self.fn if fn in FUNCTIONS and FUNCTIONS[fn].settings.model_fields))
 
     def products(self) -> list[Experiment]:
         """This product, and each that `also` adds."""
@@ -255,18 +280,18 @@ class Experiment(BaseModel):
         others = []
         for other in self.also:
             content = {**mine, **other}
-            algos = Experiment.model_validate({**content, "settings": {}}).algo
+            known = Experiment.model_validate({**content, "settings": {}}).configurable
             if isinstance(content["settings"], dict):
                 settings = {**self.settings, **content["settings"]}
                 for name in settings:
-                    if name not in ALGORITHMS:
-                        raise ValueError(f"settings are given for {shown(name)}: choose from {', '.join(algos)}")
-                content["settings"] = {name: given for name, given in settings.items() if name in algos}
+                    if name not in ALGORITHMS and name not in FUNCTIONS:
+                        raise ValueError(f"settings are given for {shown(name)}: choose from {', '.join(known)}")
+                content["settings"] = {name: given for name, given in settings.items() if name in known}
             others.append(Experiment.model_validate(content))
         return [self, *others]
 
     def cells(self) -> list[Cell]:
-        """Every cell, dimension by dimension, the tensor programs (minutes) before pymoo (hours).
+        """Every cell, dimension by dimension, the tensor programs (minutes) before single runs (pymoo: hours).
 
         Raises:
             ValueError: if a cell cannot be run: its dimension, population, budget or shift is too
@@ -274,13 +299,13 @@ class Experiment(BaseModel):
         """
         cells = [cell for product in self.products() for cell in product._own_cells()]
         unique = {cell.key: cell for cell in cells}.values()
-        return sorted(unique, key=lambda cell: cell.backend == "pymoo")
+        return sorted(unique, key=lambda cell: (not ALGORITHMS[cell.algo].batched, cell.backend == "pymoo"))
 
     def _own_cells(self) -> list[Cell]:
         device = resolve_device(self.device)
         if self.compile:
             check_compiler(device)
-        problems = [make_problem(fn, dim) for dim in self.dim for fn in self.fn]
+        problems = [make_problem(fn, dim, self.settings.get(fn)) for dim in self.dim for fn in self.fn]
         return [self.cell(name, problem, device) for problem in problems for name in self.algo]
 
     def cell(self, name: str, problem: Problem, device: str) -> Cell:
@@ -290,37 +315,52 @@ class Experiment(BaseModel):
             ValueError: as `cells`.
         """
         algorithm = ALGORITHMS[name]
-        if self.pop < algorithm.min_pop:
-            raise ValueError(f"population {self.pop} is too small: {name} needs at least {algorithm.min_pop}")
+        pop = algorithm.population(self.pop)
+        if pop < algorithm.min_pop:
+            raise ValueError(f"population {pop} is too small: {name} needs at least {algorithm.min_pop}")
         budget = self.budget if self.budget is not None else default_budget(problem.dim)
         parts = PROTOCOLS[self.protocol]
-        if budget < self.pop:
-            raise ValueError(f"budget {budget} is smaller than one population of {self.pop}")
+        if budget < pop:
+            raise ValueError(f"budget {budget} is smaller than one population of {pop}")
         gradient_cost = parts["gradient_cost"] if self.gradient_cost is None else self.gradient_cost
-        if budget < (least := algorithm.least_budget(self.pop, gradient_cost)):
+        if budget < (least := algorithm.least_budget(pop, gradient_cost)):
             raise ValueError(f"budget {budget} is too small: a generation of {name} costs {least:g}")
         half_box = float(((problem.upper - problem.lower) / 2).min())
         shift = self.shift if self.shift is not None else parts["shift"] * half_box
         if shift > half_box:
             raise ValueError(f"shift {shift:g} is too large: half the box of {problem.name} is {half_box:g}")
-        tensors = algorithm.backend == "evograd"
+        tensors = algorithm.batched
         return Cell(
             algo=name,
             backend=algorithm.backend,
             fn=problem.name,
             dim=problem.dim,
-            pop_size=self.pop,
+            pop_size=pop,
             budget=budget,
             protocol=self.protocol,
             init=self.init or parts["init"] or algorithm.own_start,
             shift=shift,
-            # A baseline takes no gradients and computes in float64 on the CPU, whatever is asked.
-            gradient_cost=gradient_cost if tensors else 0.0,
+            # pymoo takes no gradients; whatever runs one at a time computes in float64 on the CPU.
+            gradient_cost=gradient_cost if algorithm.takes_gradients else 0.0,
             dtype=(self.dtype or parts["dtype"]) if tensors else "float64",
             device=device if tensors else "cpu",
             compile=self.compile and tensors,
             settings=algorithm.configure(self.settings.get(name, {})).model_dump(),
+            problem=problem.settings,
         )
+
+
+def own_dimension(fn: Any) -> int | None:
+    """The dimension of functions that have no other; None where there is a choice."""
+    dims = {FUNCTIONS[name].dim if isinstance(name, str) and name in FUNCTIONS else None for name in _listed(fn)}
+    return dims.pop() if len(dims) == 1 else None
+
+
+def _listed(value: Any) -> Any:
+    """One value stands for a list of one; a string may hold several, separated by commas."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value if isinstance(value, list | tuple) else [value]
 
 
 def _expand(values: tuple[Any, ...], everything: tuple[Any, ...], what: str) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ import io
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import methodcaller
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,24 @@ STYLE: Any = {
     "pdf.fonttype": 42,  # TrueType: text stays text, as publishers ask
 }
 
-FAMILY_NAMES = {"ga": "GA", "de": "DE", "pso": "PSO", "cmaes": "CMA-ES"}
-FAMILY_COLOURS = {"ga": "#009E73", "de": "#CC79A7", "pso": "#0072B2", "cmaes": "#D55E00"}
+FAMILY_NAMES = {
+    "ga": "GA",
+    "de": "DE",
+    "pso": "PSO",
+    "cmaes": "CMA-ES",
+    "adam": "Adam",
+    "lion": "Lion",
+    "lbfgs": "L-BFGS",
+}
+FAMILY_COLOURS = {
+    "ga": "#009E73",
+    "de": "#CC79A7",
+    "pso": "#0072B2",
+    "cmaes": "#D55E00",
+    "adam": "#000000",
+    "lion": "#E69F00",
+    "lbfgs": "#56B4E9",
+}
 VARIANT_NAMES = {
     "pymoo": "pymoo",
     "released": "released code",
@@ -63,6 +79,7 @@ VARIANT_NAMES = {
     "plain": "gradient off",
     "guarded": "guarded gradient",
     "tpa": "pymoo, TPA",
+    "gradient": "gradient alone",
 }
 VARIANT_COLOURS = {
     "pymoo": "#999999",
@@ -71,6 +88,7 @@ VARIANT_COLOURS = {
     "plain": "#56B4E9",
     "guarded": "#009E73",
     "tpa": "#444444",
+    "gradient": "#0072B2",
 }
 VARIANT_LINES: dict[str, Any] = {
     "pymoo": (0, (4, 1.5)),
@@ -79,6 +97,7 @@ VARIANT_LINES: dict[str, Any] = {
     "plain": (0, (5, 1, 1, 1)),
     "guarded": (0, (5, 1, 1, 1, 1, 1)),
     "tpa": (0, (9, 2)),
+    "gradient": (0, (2, 1)),
 }
 MARKERS = ("", "o", "s", "^", "D", "v")
 OTHER = "#0072B2"
@@ -422,6 +441,93 @@ def cd(runs: pd.DataFrame) -> Figure:
 
 def _wrapped(what: str, names: Sequence[str]) -> str:
     return textwrap.fill(f"{what}: {', '.join(names)}", 100)
+
+
+PAPER_WINE = {"adam": (71.90, 15.34), "cmaes_diff": (5.66, 0.39)}
+"""What the paper reports of the wine task, mean and standard deviation (paper §3)."""
+
+CASES = ("#0072B2", "#E69F00")
+"""Colours of a question's two cases."""
+
+
+@rc_context(STYLE)
+def wine(losses: pd.DataFrame, lines: Mapping[int, tuple[float, ...]], titles: Mapping[int, str]) -> Figure:
+    """The wine task: a panel a question, a row an algorithm, a dot a run, a bar its median.
+
+    Args:
+        losses: columns `question algo rate series seed loss`, as `wine_report.gather` returns them.
+        lines: by question the losses of the constant ȳ and of least squares, and then those on the
+            rows held out, if any.
+        titles: of the questions.
+
+    Raises:
+        ValueError: if there are no runs.
+    """
+    if losses.empty:
+        raise ValueError("there are no runs to draw")
+    algos = sorted(set(losses["algo"]), key=stats.algorithm_order, reverse=True)
+    figure = Figure(figsize=(7.2, 2.4 + 0.3 * len(algos)), layout="constrained")
+    panels = dict(zip(titles, figure.subplots(2, 2, sharey=True).flat, strict=True))
+    for question, ax in panels.items():
+        ax.set_title(f"{question}. {titles[question]}", pad=18)
+        ax.set_yticks(range(len(algos)), algos, family="DejaVu Sans Mono", fontsize=6.5)
+        ax.set_ylim(-0.7, len(algos) - 0.3)
+        ax.tick_params(axis="y", length=0)
+        group = losses[losses["question"] == question]
+        if group.empty:
+            ax.set_xticks([])
+            ax.text(0.5, 0.5, "no runs yet", transform=ax.transAxes, ha="center", va="center", color="0.5")
+            continue
+        _draw_losses(ax, group, algos)
+        _draw_references(ax, lines[question])
+        if question == 1:
+            for algo, (mean, std) in PAPER_WINE.items():
+                if algo in algos:
+                    look = {"fmt": "D", "color": "black", "markerfacecolor": "white", "markersize": 3.5}
+                    ax.errorbar(mean, algos.index(algo), xerr=std, linewidth=0.8, zorder=3, **look)
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.set_xlabel("loss" if question > 2 else "")
+    handles: list[Artist] = [
+        Line2D([], [], color="black", linestyle="--", linewidth=0.9, label="always the mean: var(y)"),
+        Line2D([], [], color="black", linestyle=":", linewidth=0.9, label="least squares"),
+        Line2D([], [], color="black", marker="D", markerfacecolor="white", markersize=3.5, label="paper, mean ± std"),
+    ]
+    _legend(figure, handles)
+    return figure
+
+
+def _draw_losses(ax: Axes, losses: pd.DataFrame, algos: Sequence[str]) -> None:
+    """Dots and medians, the cases of a question one above the other."""
+    cases = list(dict.fromkeys(losses["series"]))
+    for number, case in enumerate(cases):
+        colour, shift = CASES[number], (0.18 - 0.36 * number) * (len(cases) > 1)
+        for algo, rows in losses[losses["series"] == case].groupby("algo"):
+            values = rows["loss"].to_numpy()
+            finite = values[np.isfinite(values)]
+            y = algos.index(str(algo)) + shift
+            ax.plot(finite, np.full(len(finite), y), ".", color=colour, alpha=0.45, markersize=4, markeredgewidth=0)
+            if len(finite):
+                ax.vlines(np.median(finite), y - 0.17, y + 0.17, colors="black", linewidth=1.4, zorder=2.5)
+    ax.grid(axis="x")
+    ax.legend(
+        handles=[Line2D([], [], color=CASES[i], marker=".", linewidth=0, label=case) for i, case in enumerate(cases)],
+        fontsize=7.5,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 0.98),  # between the panel and its title, where it covers nothing
+        borderpad=0,
+        ncols=len(cases),
+    )
+
+
+def _draw_references(ax: Axes, values: tuple[float, ...]) -> None:
+    """The constant and the line; on the rows held out in the second case's colour."""
+    for index, value in enumerate(values):
+        if math.isfinite(value):
+            colour = CASES[1] if index > 1 else "black"
+            ax.axvline(value, color=colour, linestyle="--" if index % 2 == 0 else ":", linewidth=0.9, zorder=1.5)
 
 
 def _grid(

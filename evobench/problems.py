@@ -4,7 +4,8 @@ A `Problem` maps points `[..., dim]` to values `[...]`, for torch tensors and Nu
 Values are float64 whatever the dtype of the points: Michalewicz's phase i·x²/π reaches 1.6e6 at
 500D on this box, where float32 resolves only 0.125 rad.
 
-To add a function: write it for tensors `[..., dim]`, then add a line to `FUNCTIONS`.
+To add a function: write it for tensors `[..., dim]`, then add a line to `FUNCTIONS`. One that is made
+from data, and may have settings, has a `build` instead.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ from typing import Any, overload
 import numpy as np
 import torch
 from jaxtyping import Float
+from pydantic import BaseModel
 from torch import Tensor
+
+from evobench import wine
+from evobench.settings import NoSettings, configure
 
 BOX = (-100.0, 100.0)
 """The paper's search box in every coordinate (paper §3)."""
@@ -74,12 +79,20 @@ def _product(x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
     return x[..., 0]
 
 
+def _unbuilt(x: Tensor) -> Tensor:
+    """Stands for a function that is made from its settings."""
+    raise TypeError("this function has to be built from its settings first")
+
+
 @dataclass(frozen=True)
 class Function:
     """A named objective, independent of dimension.
 
     `x_opt` is the optimum's coordinate (the same in every dimension) and `f_opt` its value; both
     are None where they are unknown on the box.
+
+    A function made from data has one dimension, `dim`, and instead of an `evaluate` a `build` that
+    makes it from its settings, with `x_opt` and `f_opt` as attributes.
     """
 
     name: str
@@ -90,6 +103,17 @@ class Function:
     lower: float = BOX[0]
     upper: float = BOX[1]
     min_dim: int = 1
+    dim: int | None = None
+    settings: type[BaseModel] = NoSettings
+    build: Callable[[Any], Any] | None = None
+
+    def configure(self, overrides: dict[str, Any]) -> BaseModel:
+        """The settings with `overrides` applied and validated.
+
+        Raises:
+            ValueError: naming the unknown setting or the bad value, and what is allowed.
+        """
+        return configure(self.name, self.settings(), overrides)
 
 
 FUNCTIONS: dict[str, Function] = {
@@ -131,6 +155,25 @@ FUNCTIONS: dict[str, Function] = {
             f_opt=0.0,
             citation="K. A. De Jong, PhD thesis, University of Michigan, 1975 (F1)",
         ),
+        *(
+            Function(
+                name,
+                _unbuilt,
+                x_opt=None,
+                f_opt=None,
+                lower=wine.BOX[0],
+                upper=wine.BOX[1],
+                min_dim=wine.DIM,
+                dim=wine.DIM,
+                settings=wine.Settings,
+                build=build,
+                citation=f"Cortez et al., Decision Support Systems 47(4):547-553, 2009; {what}",
+            )
+            for name, build, what in (
+                ("wine", wine.loss, "a network's mean squared error"),
+                ("wine_broadcast", wine.broadcast_loss, "the same as the authors compute it"),
+            )
+        ),
     )
 }
 
@@ -148,6 +191,8 @@ class Problem:
             The optimum of a shifted problem is at `x_opt + shift`.
         x_opt: location of the unshifted optimum, float64 `[dim]`, or None where unknown.
         f_opt: value at the optimum, or None where unknown.
+        settings: what was chosen about it, by name; empty for most.
+        parallel: whether a single evaluation is work enough for several threads.
     """
 
     name: str
@@ -158,6 +203,8 @@ class Problem:
     x_opt: np.ndarray | None = field(default=None, repr=False)
     f_opt: float | None = None
     shift: Tensor | None = field(default=None, repr=False)
+    settings: dict[str, Any] = field(default_factory=dict)
+    parallel: bool = False
 
     @overload
     def __call__(self, x: Tensor) -> Tensor: ...
@@ -186,7 +233,12 @@ class Problem:
 
     def to(self, device: torch.device | str) -> Problem:
         """The same problem with its tensors on `device`."""
-        return self if self.shift is None else replace(self, shift=self.shift.to(device))
+        move = getattr(self.evaluate, "to", None)  # an objective that holds tensors, as torch's modules do
+        return replace(
+            self,
+            evaluate=move(device) if callable(move) else self.evaluate,
+            shift=None if self.shift is None else self.shift.to(device),
+        )
 
 
 def draw_shift(seed: int, problem: Problem, half_width: float) -> np.ndarray:
@@ -198,12 +250,12 @@ def draw_shift(seed: int, problem: Problem, half_width: float) -> np.ndarray:
     return np.random.default_rng([seed, problem.dim]).uniform(-half_width, half_width, problem.dim)
 
 
-def make_problem(name: str, dim: int) -> Problem:
+def make_problem(name: str, dim: int, settings: dict[str, Any] | None = None) -> Problem:
     """The problem called `name` (a registered function or `package.module:function`) at `dim`.
 
     Raises:
-        ValueError: if the name is unknown, the dimension is too small, or a user's function
-            cannot be loaded or is not batched.
+        ValueError: if the name or a setting is unknown, the dimension does not fit, a user's function
+            cannot be loaded or is not batched, or there are no data.
     """
     function = load_function(name) if ":" in name else FUNCTIONS.get(name)
     if function is None:
@@ -211,16 +263,26 @@ def make_problem(name: str, dim: int) -> Problem:
             f"unknown function {name!r}: choose from {', '.join(FUNCTIONS)}, "
             "or name your own as package.module:function"
         )
+    if function.dim not in (None, dim):
+        raise ValueError(f"dimension {dim} does not fit {name}: it has {function.dim}")
     if dim < function.min_dim:
         raise ValueError(f"dimension {dim} is too small for {name}: it needs at least {function.min_dim}")
+    configured = function.configure(settings or {})
+    evaluate, f_opt = function.evaluate, function.f_opt
+    x_opt = None if function.x_opt is None else np.full(dim, function.x_opt)
+    if function.build is not None:
+        evaluate = function.build(configured)
+        x_opt, f_opt = evaluate.x_opt, evaluate.f_opt
     problem = Problem(
         name=name,
         dim=dim,
-        evaluate=function.evaluate,
+        evaluate=evaluate,
         lower=np.full(dim, function.lower),
         upper=np.full(dim, function.upper),
-        x_opt=None if function.x_opt is None else np.full(dim, function.x_opt),
-        f_opt=function.f_opt,
+        x_opt=x_opt,
+        f_opt=f_opt,
+        settings=configured.model_dump(),
+        parallel=function.build is not None,
     )
     if ":" in name:
         check_batched(problem)

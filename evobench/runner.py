@@ -34,6 +34,7 @@ import torch
 
 import evobench
 from evobench.algorithms import ALGORITHMS
+from evobench.baselines import gradient
 from evobench.baselines import pymoo as baselines
 from evobench.evograd import FAMILIES, VARIANTS
 from evobench.evograd.checkpoint import Checkpoint
@@ -54,8 +55,9 @@ WORKER_ENVIRONMENT = {
     "MALLOC_TOP_PAD_": str(1 << 26),
 }
 
-MEMORY = 3.5 * 2**30
-"""Bytes that the tensors of one batch may fill; seeds that do not fit make further batches."""
+MEMORY = 2.5 * 2**30
+"""Bytes that the tensors of one batch may fill; seeds that do not fit make further batches. Two batches
+at a time, on two cores, stay below 6 GiB."""
 
 Progress = Callable[[float, float], None]
 """Called during a task with (share of the budget spent, best value so far)."""
@@ -122,9 +124,8 @@ def plan(experiment: Experiment, store: Store, *, fresh: bool = False) -> Plan:
 def batches(cell: Cell, seeds: Sequence[int]) -> list[Task]:
     """The tasks of these seeds: for a tensor program as many runs at once as fit into `MEMORY`."""
     most = 1
-    if cell.backend == "evograd":
-        numbers = FAMILIES[ALGORITHMS[cell.algo].family].peak(cell.pop_size, cell.dim)
-        most = max(1, int(MEMORY // (numbers * np.dtype(cell.dtype).itemsize)))
+    if (peak := ALGORITHMS[cell.algo].peak) is not None:
+        most = max(1, int(MEMORY // (peak(cell.pop_size, cell.dim) * np.dtype(cell.dtype).itemsize)))
     return [Task(cell, tuple(seeds[start : start + most])) for start in range(0, len(seeds), most)]
 
 
@@ -195,12 +196,24 @@ def execute(
     """
     cell = task.cell
     algorithm = ALGORITHMS[cell.algo]
-    problem = problem or make_problem(cell.fn, cell.dim)
+    problem = problem or make_problem(cell.fn, cell.dim, cell.problem)
     settings: Any = algorithm.configure(cell.settings)
-    if cell.backend == "pymoo":
+    if not algorithm.batched:
         (seed,) = task.seeds
         if cell.shift:
             problem = problem.shifted(draw_shift(seed, problem, cell.shift))
+        if cell.backend == "gradient":
+            return [
+                gradient.run_lbfgs(
+                    problem,
+                    settings,
+                    seed=seed,
+                    budget=cell.budget,
+                    init=cell.init,
+                    gradient_cost=cell.gradient_cost,
+                    progress=progress,
+                )
+            ]
         record = baselines.run(
             cell.algo,
             problem,
@@ -215,10 +228,12 @@ def execute(
     if cell.shift:
         shifts = np.stack([draw_shift(seed, problem, cell.shift) for seed in task.seeds])
         problem = problem.shifted(shifts[:, None])
+    descends = cell.backend == "gradient"
     return run_batch(
-        partial(FAMILIES[algorithm.family].build, settings),
+        partial(gradient.DESCENTS[cell.algo] if descends else FAMILIES[algorithm.family].build, settings),
         problem,
-        gradient=VARIANTS[algorithm.variant].gradient,
+        gradient="kept" if descends else VARIANTS[algorithm.variant].gradient,
+        turn_of=gradient.DescentTurn if descends else None,
         seeds=task.seeds,
         pop_size=cell.pop_size,
         budget=cell.budget,
@@ -237,8 +252,7 @@ def rows(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A task's records as rows of the two tables, runs and history."""
     cell = task.cell
-    settings = cell.settings | ({"compile": True} if cell.compile else {})
-    about = cell.model_dump(exclude={"compile"}) | {"settings": json.dumps(settings, sort_keys=True)}
+    about = cell.model_dump(exclude={"compile", "problem"}) | {"settings": json.dumps(cell.recorded, sort_keys=True)}
     shared = {"experiment": experiment, **about, "settings_hash": cell.settings_hash, **origin}
     runs = pd.DataFrame(
         {
@@ -314,7 +328,7 @@ def _compute(task: Task, context: Context, progress: Progress) -> pd.DataFrame:
     store = Store(directory)
     checkpoint = Checkpoint(store.checkpoint(task.cell.key, task.seeds), _fingerprint(task, origin))
     records = execute(task, progress, checkpoint)
-    f_opt = make_problem(task.cell.fn, task.cell.dim).f_opt
+    f_opt = make_problem(task.cell.fn, task.cell.dim, task.cell.problem).f_opt
     runs, history = rows(task, records, experiment, {**origin, "started_at": started_at}, f_opt)
     store.write(runs, history)
     checkpoint.remove()

@@ -31,8 +31,11 @@ from evobench.store import RUN_KEY
 FUNCTIONS = ("ackley", "michalewicz", "rosenbrock", "griewank")
 """The paper's order (Figure 1); other functions follow by name."""
 
-FAMILIES = ("ga", "de", "pso", "cmaes")
-VARIANTS = ("pymoo", "released", "diff", "plain", "guarded", "tpa")
+DESCENTS = ("adam", "lion", "lbfgs")
+"""Algorithms with nothing but gradients: families of one variant, `gradient`."""
+
+FAMILIES = ("ga", "de", "pso", "cmaes", *DESCENTS)
+VARIANTS = ("pymoo", "released", "diff", "plain", "guarded", "tpa", "gradient")
 """The order of algorithms: by family, within it by variant; unknown names follow."""
 
 PAIRS = {
@@ -96,7 +99,7 @@ def lineage(algo: str) -> tuple[str, str]:
     baseline `cmaes_tpa` counts as a variant of `cmaes`.
     """
     family, _, variant = algo.partition("_")
-    return family, variant or "pymoo"
+    return family, variant or ("gradient" if family in DESCENTS else "pymoo")
 
 
 def function_order(fn: str) -> tuple[int, str]:

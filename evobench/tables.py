@@ -10,7 +10,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -68,7 +68,7 @@ def render(frames: Frames, format: Format) -> str:
             Console(file=text, width=WIDTH, color_system=None, force_jupyter=False).print(terminal(frames))
             return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
         case "markdown":
-            return "\n".join(map(_markdown, _blocks(frames)))
+            return "\n".join(map(markdown, _blocks(frames)))
         case "latex":
             return "\n".join(["% \\usepackage{booktabs,longtable}", *map(_latex, _blocks(frames))])
         case "csv":
@@ -82,8 +82,13 @@ def render(frames: Frames, format: Format) -> str:
 
 def terminal(frames: Frames) -> Group:
     """The tables for `rich`, which drops the bold type where the output is not a terminal."""
+    return grids(_blocks(frames))
+
+
+def grids(blocks: Iterable[Block]) -> Group:
+    """Blocks for `rich`, each with its note below."""
     parts: list[Table | Text] = []
-    for block in _blocks(frames):
+    for block in blocks:
         table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False, title_justify="left", title_style="bold")
         table.title = block.title
         for index, header in enumerate(block.headers):
@@ -323,7 +328,7 @@ def _records(frame: pd.DataFrame) -> list[dict[Hashable, Any]]:
     ]
 
 
-def _markdown(block: Block) -> str:
+def markdown(block: Block) -> str:
     """The problem in a column of its own, for a GitHub table has no headings inside."""
     lines = [f"**{block.title}**", "", _markdown_row(["problem", *block.headers])]
     lines.append(_markdown_row(["---", "---", *("---:" for _ in block.headers[1:])]))

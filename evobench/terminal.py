@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
@@ -24,15 +24,15 @@ from evobench.runner import Plan, Task
 from evobench.stats import labels
 from evobench.store import CELL
 
-COST = {"evograd": 1, "pymoo": 30}
-"""What an evaluation costs on either backend, roughly: the time left is estimated in this measure,
+COST = {"evograd": 1, "gradient": 10, "pymoo": 30}
+"""What an evaluation costs on each backend, roughly: the time left is estimated in this measure,
 or it would promise minutes while the tensor programs run and pymoo's hours are still to come."""
 
 _MAX_NAME, _FACTS_WIDTH = 32, 34
 """Columns for a cell's name and for what stands right of its bar."""
 
-_SHARED = "all but pymoo's"
-"""Heading of the settings that the tensor algorithms share."""
+_SHARED = "every _diff, _released, _plain and _guarded"
+"""Heading of the settings that EvoGrad's algorithms share."""
 
 CellKey = tuple[str, str, int, str]
 
@@ -298,28 +298,32 @@ def configs_table(directory: Path = Path("configs")) -> Table:
 
 def settings_list() -> Group:
     """Every setting, once for all algorithms that share it, with its defaults and their source."""
-    shared = [name for name, algorithm in ALGORITHMS.items() if isinstance(algorithm.settings, OuterSettings)]
+    defaults: dict[str, BaseModel] = {name: algorithm.settings for name, algorithm in ALGORITHMS.items()}
+    defaults |= {name: one.settings() for name, one in FUNCTIONS.items() if one.settings.model_fields}
+    shared = {name: settings for name, settings in defaults.items() if isinstance(settings, OuterSettings)}
     parts = [_settings_table(_SHARED, list(OuterSettings.model_fields), shared)]
-    models: dict[type[BaseModel], list[str]] = {}
-    for name, algorithm in ALGORITHMS.items():
-        models.setdefault(type(algorithm.settings), []).append(name)
-    for model, names in models.items():
-        keys = [key for key in model.model_fields if names[0] not in shared or key not in OuterSettings.model_fields]
-        parts.append(_settings_table(", ".join(names), keys, names))
+    models: dict[type[BaseModel], dict[str, BaseModel]] = {}
+    for name, settings in defaults.items():
+        models.setdefault(type(settings), {})[name] = settings
+    for model, owners in models.items():
+        known = OuterSettings.model_fields if issubclass(model, OuterSettings) else {}
+        parts.append(
+            _settings_table(", ".join(owners), [key for key in model.model_fields if key not in known], owners)
+        )
     return Group(*parts)
 
 
-def _settings_table(title: str, keys: list[str], names: list[str]) -> Table:
-    """The settings `keys` of the algorithms `names`; where defaults differ, the rarer ones are named."""
+def _settings_table(title: str, keys: list[str], defaults: Mapping[str, BaseModel]) -> Table:
+    """The settings `keys` of the owners of `defaults`; where these differ, the rarer ones are named."""
     table = _plain_table("setting", "default", "what it is (source)")
     table.title, table.title_style, table.title_justify = title, "bold cyan", "left"
     table.show_header = title == _SHARED
     table.columns[0].min_width, table.columns[1].min_width = 16, 13
     for key in keys:
-        field = type(ALGORITHMS[names[0]].settings).model_fields[key]
+        field = type(next(iter(defaults.values()))).model_fields[key]
         owners: dict[Any, list[str]] = {}
-        for name in names:
-            owners.setdefault(getattr(ALGORITHMS[name].settings, key), []).append(name)
+        for name, settings in defaults.items():
+            owners.setdefault(getattr(settings, key), []).append(name)
         usual, *others = owners
         differing = "".join(f"; {_shown(value)} in {', '.join(owners[value])}" for value in others)
         choices = f"; one of {', '.join(get_args(field.annotation))}" if get_origin(field.annotation) is Literal else ""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -26,6 +29,27 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("evobench")
+
+WINE = Path(__file__).parents[2] / "shared" / "data" / "winequality-red.csv"
+
+
+@pytest.fixture(scope="session")
+def wine_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The wine data where they are, else a table with the same columns; the environment names it."""
+    from evobench import wine
+
+    path = WINE if WINE.exists() else tmp_path_factory.mktemp("data") / "wine.csv"
+    with pytest.MonkeyPatch.context() as patch:
+        if path != WINE:
+            rng = np.random.default_rng(7)
+            inputs = rng.lognormal(0, 0.3, (400, 11)) * [8, 0.5, 0.3, 2.5, 0.1, 15, 46, 1, 3.3, 0.7, 10]
+            quality = rng.choice(np.arange(3, 9), 400, p=[0.02, 0.05, 0.42, 0.38, 0.11, 0.02])
+            header = ";".join([*(f'"input {number}"' for number in range(1, 12)), '"quality"'])
+            np.savetxt(path, np.column_stack([inputs, quality]), "%g", delimiter=";", header=header, comments="")
+            patch.setattr(wine, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+        patch.setenv(wine.VARIABLE, str(path))
+        yield path
+
 
 Refused = Callable[..., AbstractContextManager[None]]
 

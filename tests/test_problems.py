@@ -27,7 +27,7 @@ from evobench.problems import (
     make_problem,
 )
 
-NAMES = tuple(FUNCTIONS)
+NAMES = tuple(name for name, function in FUNCTIONS.items() if function.dim is None)
 
 
 # The definitions once more, in NumPy and analytic, so that complex arguments give exact derivatives.

@@ -52,25 +52,12 @@ _SHARED_FROM = 15_000
 """Coordinates of a population from which on operations use several threads."""
 
 
-class Algorithm(Protocol):
-    """What an algorithm is: pure functions over named tuples of tensors, bound to settings and space.
+class Program(Protocol):
+    """What `run_batch` has to know of what it runs.
 
-    `solutions` names the parameters that `commit` overwrites; `elitist` says whether the best so
-    far survives every commit; `refines` names the point that a guarded step starts from, the `best`
-    so far or the generation's `winner`; `evaluates_start` says whether `init` evaluates a
-    population.
+    `evaluates_start` says whether `init` evaluates a population.
     """
 
-    @property
-    def settings(self) -> OuterSettings: ...
-    @property
-    def space(self) -> Space: ...
-    @property
-    def solutions(self) -> frozenset[str]: ...
-    @property
-    def elitist(self) -> bool: ...
-    @property
-    def refines(self) -> str: ...
     @property
     def evaluates_start(self) -> bool: ...
 
@@ -83,6 +70,30 @@ class Algorithm(Protocol):
         `[S, n]`, names the individuals that the rest is for; None means all of them."""
         ...
 
+    def learned(self, params: Any) -> dict[str, Float[Tensor, " seeds"]]:
+        """The learned hyper-parameters for the record, one number a run."""
+        ...
+
+
+class Algorithm(Program, Protocol):
+    """What an algorithm is: pure functions over named tuples of tensors, bound to settings and space.
+
+    `solutions` names the parameters that `commit` overwrites; `elitist` says whether the best so
+    far survives every commit; `refines` names the point that a guarded step starts from, the `best`
+    so far or the generation's `winner`.
+    """
+
+    @property
+    def settings(self) -> OuterSettings: ...
+    @property
+    def space(self) -> Space: ...
+    @property
+    def solutions(self) -> frozenset[str]: ...
+    @property
+    def elitist(self) -> bool: ...
+    @property
+    def refines(self) -> str: ...
+
     def propose(self, params: Any, state: Any, noise: Any) -> tuple[Tensor, Any]:
         """Candidates `[S, n, D]` in the box, differentiable in `params`, and what `commit` needs
         of their making (a velocity, say)."""
@@ -90,10 +101,6 @@ class Algorithm(Protocol):
 
     def commit(self, params: Any, state: Any, noise: Any, x: Tensor, fitness: Tensor, carry: Any) -> tuple[Any, Any]:
         """New parameters and state from the evaluated candidates `x` `[S, N, D]`."""
-        ...
-
-    def learned(self, params: Any) -> dict[str, Float[Tensor, " seeds"]]:
-        """The learned hyper-parameters for the record, one number a run."""
         ...
 
 
@@ -114,6 +121,19 @@ class Carry(NamedTuple):
     radius: Float[Tensor, "seeds 1 1"]  # length of the next guarded step
 
 
+class Turn(Protocol):
+    """One turn of the loop, which costs each run `f_evals` evaluations and `g_evals` gradients."""
+
+    f_evals: int
+    g_evals: int
+
+    def first(self, params: Any, state: Any, best: Best) -> Carry:
+        """What the first turn starts from."""
+        ...
+
+    def __call__(self, carry: Carry, noise: Any) -> Carry: ...
+
+
 class Evaluator:
     """The only gate to the objective: counts, keeps the best, and turns NaN and inf into worst."""
 
@@ -122,7 +142,20 @@ class Evaluator:
         self.f_evals = self.g_evals = 0
 
     def __call__(self, x: Float[Tensor, "seeds n dim"]) -> Float[Tensor, "seeds n"]:
-        fitness = self.problem(x)
+        return self._kept(x, self.problem(x))
+
+    def with_gradient(
+        self, x: Float[Tensor, "seeds 1 dim"]
+    ) -> tuple[Float[Tensor, "seeds 1"], Float[Tensor, "seeds 1 dim"]]:
+        """Fitness and gradient of one point a run: one evaluation and one gradient, computed together."""
+        self.g_evals += 1
+        leaf = x.detach().requires_grad_()
+        with torch.enable_grad():
+            value = self.problem(leaf)
+            (grad,) = torch.autograd.grad(value.sum(), leaf)
+        return self._kept(x, value.detach()), torch.where(grad.isfinite(), grad, 0.0)
+
+    def _kept(self, x: Float[Tensor, "seeds n dim"], fitness: Float[Tensor, "seeds n"]) -> Float[Tensor, "seeds n"]:
         fitness = torch.where(fitness.isfinite(), fitness, torch.inf)
         self.f_evals += x.shape[1]
         value, row = fitness.min(1, keepdim=True)
@@ -151,10 +184,11 @@ class Evaluator:
 
 
 def run_batch(
-    make: Callable[[Space], Algorithm],
+    make: Callable[[Space], Any],
     problem: Problem,
     *,
     gradient: Gradient,
+    turn_of: Callable[[Any, Problem, Gradient], Turn] | None = None,
     seeds: Sequence[int],
     pop_size: int,
     budget: int,
@@ -169,7 +203,9 @@ def run_batch(
     """Run all seeds as one tensor program.
 
     Args:
-        make: builds the algorithm for a space, e.g. `functools.partial(PSO, settings)`.
+        make: builds the algorithm for a space, e.g. `functools.partial(PSO, settings)`: an `Algorithm`, or a
+            `Program` that `turn_of` takes.
+        turn_of: makes a turn of it; by default a `Generation`.
         problem: unshifted, or with a shift `[S, 1, D]` in the order of `seeds`.
         budget: most that may be spent a run: evaluations + `gradient_cost` · gradients.
         init: `uniform` or `centre`.
@@ -189,10 +225,15 @@ def run_batch(
     batch = tuple(seeds) * 2 if len(seeds) == 1 else tuple(seeds)
     space = Space.of(problem, len(batch), pop_size, init, dtype, device)
     algorithm, problem = make(space), problem.to(device)
-    with torch.no_grad(), _threads_for(space, compile) as threads, _Noises(algorithm, batch, device, threads) as noises:
+    few_large = compile or problem.parallel
+    with (
+        torch.no_grad(),
+        _threads_for(space, few_large) as threads,
+        _Noises(algorithm, batch, device, threads) as noises,
+    ):
         evaluate = Evaluator(problem, nothing_yet(space))
         params, state = algorithm.init(noises.rng, evaluate)
-        generation = Generation(algorithm, problem, gradient)
+        generation = (turn_of or Generation)(algorithm, problem, gradient)
         carry = generation.first(params, state, evaluate.best)
         cost = generation.f_evals + gradient_cost * generation.g_evals
         count = int((budget - evaluate.f_evals) // cost)
@@ -237,7 +278,7 @@ def nothing_yet(space: Space) -> Best:
     return Best(space.centre.expand(space.seeds, 1, space.dim).contiguous(), value)
 
 
-def _compiled(generation: Generation, device: str, begun: bool) -> Callable[[Carry, Any], Carry]:
+def _compiled(generation: Turn, device: str, begun: bool) -> Callable[[Carry, Any], Carry]:
     """The same generation as machine code, fused into few passes over memory."""
     torch.compiler.reset()  # every algorithm and problem is a program of its own
     # On the CPU a C++ wrapper, which costs less time a call than the one in Python.
@@ -267,7 +308,7 @@ class _Noises:
     next generation's meanwhile. The streams are consumed in the same order.
     """
 
-    def __init__(self, algorithm: Algorithm, seeds: Sequence[int], device: str, threads: int) -> None:
+    def __init__(self, algorithm: Program, seeds: Sequence[int], device: str, threads: int) -> None:
         self.algorithm = algorithm
         self.rng = Streams(seeds, torch.float32, device)
         in_a_pool = multiprocessing.parent_process() is not None  # there every core has its own run
@@ -303,14 +344,14 @@ class _Noises:
 
 
 @contextmanager
-def _threads_for(space: Space, compile: bool) -> Iterator[int]:
+def _threads_for(space: Space, few_large: bool) -> Iterator[int]:
     """One thread where tensors are small: there, sharing an operation costs more than it saves.
 
     The number of runs has no say, since the number of threads may touch a last bit. A compiled
-    generation has few, large passes to share.
+    generation, or an objective that says so, has few, large passes to share.
     """
     before = torch.get_num_threads()
-    threads = before if compile or space.pop * space.dim >= _SHARED_FROM else 1
+    threads = before if few_large or space.pop * space.dim >= _SHARED_FROM else 1
     torch.set_num_threads(threads)
     try:
         yield threads
