@@ -43,7 +43,7 @@ class Algorithm:
         variant = VARIANTS.get(self.variant)
         if variant is None:
             return pop
-        return pop + (variant.gradient == "guarded") + gradient_cost * variant.most_gradients
+        return pop + gradient_cost * variant.most_gradients
 
     @property
     def needs_gradient(self) -> bool:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from evobench.algorithms import ALGORITHMS, shown
 from evobench.baselines import pymoo as pymoo_baselines
+from evobench.evograd.descent import NAME as DESCENTS
 from evobench.evograd.space import STREAMS
 from evobench.problems import FUNCTIONS, PAPER_FUNCTIONS, Problem, make_problem, source_digest
 
@@ -124,6 +125,8 @@ class Cell(BaseModel):
             content["versions"] = versions
         else:
             content["streams"] = STREAMS
+            if ALGORITHMS[self.algo].variant == "guarded":
+                content["descents"] = DESCENTS
         if ":" in self.fn:
             content["source"] = source_digest(self.fn)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
