@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from evobench.baselines import gradient
 from evobench.baselines import pymoo as pymoo_baselines
-from evobench.evograd import FAMILIES, VARIANTS
+from evobench.evograd import FAMILIES, VARIANTS, descent
 from evobench.settings import configure, shown
 
 
@@ -59,13 +59,14 @@ class Algorithm:
         return 1 if self.backend == "gradient" else asked
 
     def least_budget(self, pop: int, gradient_cost: float) -> float:
-        """What one generation may cost: a smaller budget would buy nothing."""
+        """What one turn of the loop may cost: a smaller budget would buy nothing."""
         if self.backend == "gradient":
             return 1 + gradient_cost
         variant = VARIANTS.get(self.variant)
         if variant is None:
             return pop
-        return pop + (variant.gradient == "guarded") + gradient_cost * variant.most_gradients
+        burst = (1 + gradient_cost) * descent.steps(pop) if variant.gradient == "guarded" else 0
+        return max(pop + gradient_cost * variant.most_gradients, burst)
 
     @property
     def needs_gradient(self) -> bool:

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from evobench.algorithms import ALGORITHMS
 from evobench.baselines import gradient as gradient_baselines
 from evobench.baselines import pymoo as pymoo_baselines
+from evobench.evograd.descent import NAME as DESCENTS
 from evobench.evograd.space import STREAMS
 from evobench.problems import FUNCTIONS, PAPER_FUNCTIONS, Problem, make_problem, source_digest
 from evobench.settings import shown
@@ -129,6 +130,8 @@ class Cell(BaseModel):
             content["versions"] = versions
         else:
             content["streams"] = STREAMS
+            if ALGORITHMS[self.algo].variant == "guarded":
+                content["descents"] = DESCENTS
         if self.algo == "lbfgs":
             content["versions"] = {"scipy": scipy}
         if ":" in self.fn:

@@ -13,7 +13,7 @@ import torch
 from evobench.algorithms import ALGORITHMS
 from evobench.evograd import FAMILIES, VARIANTS
 from evobench.evograd.loop import Best, Evaluator, Generation, nothing_yet, run_batch
-from evobench.evograd.space import Space, Streams, take
+from evobench.evograd.space import Space, Streams
 from evobench.problems import PAPER_FUNCTIONS, draw_shift, make_problem
 
 TENSOR_ALGORITHMS = [name for name, algorithm in ALGORITHMS.items() if algorithm.backend == "evograd"]
@@ -117,12 +117,14 @@ def test_every_evaluation_is_counted_and_inside_the_box(name):
     spied = type(problem)("spy", 5, spy, problem.lower, problem.upper)
     records = run(name, problem=spied)
     points = torch.cat(seen, dim=1)
-    assert points.shape[1] == records[0].f_evals
     assert points.abs().max() <= 100
+    if "guarded" in name:  # see test_descent.py
+        return
+    assert points.shape[1] == records[0].f_evals
     best = problem.evaluate(points).amin(1)
     assert best.tolist() == [record.best_f for record in records]
-    expected = {"off": 0, "overwritten": 1, "kept": 1, "guarded": 1 if "cmaes" in name else 2}
-    generations = (records[0].f_evals - (0 if "cmaes" in name else 20)) // (20 + ("guarded" in name))
+    expected = {"off": 0, "overwritten": 1, "kept": 1}
+    generations = (records[0].f_evals - (0 if "cmaes" in name else 20)) // 20
     assert records[0].g_evals == generations * expected[VARIANTS[ALGORITHMS[name].variant].gradient]
 
 
@@ -271,33 +273,6 @@ def test_noise_is_the_same_alone_and_in_a_batch():
             assert torch.equal(one[1], other[0])
             assert ((one > 0) & (one < 1)).all()
         assert torch.equal(together.normal((6, 5))[0][1], alone.normal((6, 5))[0][0])
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_guarded_never_worsens_what_it_steps_from(family):
-    """The guarded generation's best is no worse than the same generation without the step."""
-    problem = make_problem("rosenbrock", 5)
-    space = Space.of(problem, 3, 10, "uniform", torch.float64, "cpu")
-    algorithm = FAMILIES[family].build(FAMILIES[family].settings(), space)
-    evaluate = Evaluator(problem, nothing_yet(space))
-    with torch.no_grad():
-        step = Generation(algorithm, problem, "guarded")
-        carry = step.first(*algorithm.init(Streams(range(3), torch.float64, "cpu"), evaluate), evaluate.best)
-        rng, kept = Streams(range(3), torch.float64, "cpu"), 0
-        for _ in range(30):
-            x, _ = algorithm.propose(carry.params, carry.state, noise := algorithm.noise(rng))
-            evaluate = Evaluator(problem, carry.best)
-            fitness = evaluate(x)
-            winner = fitness.argmin(1, keepdim=True)
-            source = evaluate.best.f if algorithm.refines == "best" else take(fitness, winner)
-            refined_x, refined, _ = step._refine(x, fitness, winner, carry.radius, evaluate)
-            changed = refined != fitness
-            assert (changed.sum(1) <= 1).all()
-            assert torch.equal(problem(refined_x), refined)
-            assert (torch.where(changed, refined, -torch.inf) < source)[changed].all()
-            kept += int(changed.sum())
-            carry = step(carry, noise)
-    assert kept > 10
 
 
 @pytest.mark.parametrize("family", ["ga", "de"])

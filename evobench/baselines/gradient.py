@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy.optimize import minimize
 from torch import Tensor
 
-from evobench.evograd.loop import Best, Carry, Evaluate, Evaluator, Gradient
+from evobench.evograd.loop import Best, Carry, Evaluate, Evaluator, Gradient, Turn
 from evobench.evograd.space import Space, Streams
 from evobench.problems import Problem
 from evobench.record import RunRecord, history_points
@@ -154,7 +154,7 @@ class Lion(Descent):
         return x - s.lr * update, state._replace(first=first, age=state.age + 1)
 
 
-class DescentTurn:
+class DescentTurn(Turn):
     """One step of every run; see `evobench.evograd.loop.Turn`."""
 
     f_evals = g_evals = 1
@@ -163,7 +163,7 @@ class DescentTurn:
         self.algorithm, self.problem = algorithm, problem
 
     def first(self, params: Params, state: State, best: Best) -> Carry:
-        return Carry(params, state, None, best, torch.zeros_like(state.age))
+        return Carry(params, state, None, best, None)
 
     def __call__(self, carry: Carry, noise: Noise) -> Carry:
         space, patience = self.algorithm.space, self.algorithm.settings.patience
@@ -179,7 +179,7 @@ class DescentTurn:
             first, second, age = (torch.where(over[..., None], 0.0, part) for part in state[:3])
             best = torch.where(over, torch.inf, torch.where(progress, value, state.best))
             state = State(first, second, age, best, torch.where(over, 0.0, bad))
-        return Carry(Params(x), state, None, evaluate.best, carry.radius)
+        return Carry(Params(x), state, None, evaluate.best, None)
 
 
 DESCENTS: dict[str, type[Descent]] = {"adam": Adam, "lion": Lion}

@@ -64,7 +64,6 @@ VARIANTS = {
     ),
     "guarded": Variant(
         "guarded",
-        "gradient steps on solutions kept only where they improve",
-        requires={"cmaes": {"reflected_steps": True}},  # the point stepped to has no z
+        "sampling and guarded quasi-Newton descents share the budget by what pays",
     ),
 }

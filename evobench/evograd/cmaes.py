@@ -116,7 +116,7 @@ class CMAES:
 
     solutions = frozenset({"mean", "log_sigma", "factor"})
     elitist = False
-    refines = "winner"
+    welcomes = False
     evaluates_start = False
 
     @property

@@ -79,7 +79,7 @@ class DE:
 
     solutions = frozenset({"x"})
     elitist = True
-    refines = "best"
+    welcomes = True
     evaluates_start = True
 
     def init(self, rng: Streams, evaluate: Evaluate) -> tuple[Params, State]:

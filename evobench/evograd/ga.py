@@ -89,7 +89,7 @@ class GA:
 
     solutions = frozenset({"x"})
     elitist = True
-    refines = "best"
+    welcomes = True
     evaluates_start = True
 
     def init(self, rng: Streams, evaluate: Evaluate) -> tuple[Params, State]:

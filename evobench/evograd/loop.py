@@ -10,8 +10,9 @@ What the variants do with that gradient is decided here and nowhere else:
     kept        commit, then step: the paper's text, gradient steps on solutions count (`_diff`)
     overwritten step, then commit: Listing 1 as released, where the commit copies candidates that
                 were computed before the step over the parameters (`_released`)
-    guarded     learned hyper-parameters as in `kept`; solutions move along their gradient only
-                where that improves them, re-evaluated and counted (`_guarded`)
+    guarded     learned hyper-parameters as in `kept`; a run either samples or descends from the
+                best candidate of a generation, by steps that are kept only where they improve
+                (`_guarded`, see `descent.py`)
     off         no gradient: the control with the same noise (`_plain`)
 
 Nothing inside a generation waits for the device.
@@ -30,15 +31,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, Protocol
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from evobench.evograd import descent as descents
 from evobench.evograd.checkpoint import Checkpoint, pack, unpack
+from evobench.evograd.descent import Descent, select
 from evobench.evograd.outer import OuterSettings, OuterState, schedule, start, step
 from evobench.evograd.relaxations import replace_worst
-from evobench.evograd.space import Space, Streams, reflect, take
+from evobench.evograd.space import Space, Streams, take
 from evobench.problems import Problem
 from evobench.record import RunRecord, history_points
 
@@ -79,8 +81,8 @@ class Algorithm(Program, Protocol):
     """What an algorithm is: pure functions over named tuples of tensors, bound to settings and space.
 
     `solutions` names the parameters that `commit` overwrites; `elitist` says whether the best so
-    far survives every commit; `refines` names the point that a guarded step starts from, the `best`
-    so far or the generation's `winner`.
+    far survives every commit; `welcomes` says whether a point found elsewhere may join the
+    candidates.
     """
 
     @property
@@ -92,7 +94,7 @@ class Algorithm(Program, Protocol):
     @property
     def elitist(self) -> bool: ...
     @property
-    def refines(self) -> str: ...
+    def welcomes(self) -> bool: ...
 
     def propose(self, params: Any, state: Any, noise: Any) -> tuple[Tensor, Any]:
         """Candidates `[S, n, D]` in the box, differentiable in `params`, and what `commit` needs
@@ -118,20 +120,33 @@ class Carry(NamedTuple):
     state: Any
     outer: OuterState | None
     best: Best
-    radius: Float[Tensor, "seeds 1 1"]  # length of the next guarded step
+    descent: Descent | None
 
 
-class Turn(Protocol):
-    """One turn of the loop, which costs each run `f_evals` evaluations and `g_evals` gradients."""
+class Turn:
+    """One turn of the loop, which takes each run `f_evals` evaluations and `g_evals` gradients at most.
+
+    `first_g_evals` are the gradients that come before the first turn.
+    """
 
     f_evals: int
     g_evals: int
+    first_g_evals = 0
 
     def first(self, params: Any, state: Any, best: Best) -> Carry:
         """What the first turn starts from."""
-        ...
+        raise NotImplementedError
 
-    def __call__(self, carry: Carry, noise: Any) -> Carry: ...
+    def __call__(self, carry: Carry, noise: Any) -> Carry:
+        raise NotImplementedError
+
+    def cost(self, gradient_cost: float) -> float:
+        """The most that a turn may cost a run, in evaluations."""
+        return self.f_evals + gradient_cost * self.g_evals
+
+    def spent(self, carry: Carry, turns: int) -> tuple[Any, Any]:
+        """Evaluations and gradients of so many turns: of every run, or `[S]`, of each."""
+        return turns * self.f_evals, turns * self.g_evals
 
 
 class Evaluator:
@@ -235,25 +250,32 @@ def run_batch(
         params, state = algorithm.init(noises.rng, evaluate)
         generation = (turn_of or Generation)(algorithm, problem, gradient)
         carry = generation.first(params, state, evaluate.best)
-        cost = generation.f_evals + gradient_cost * generation.g_evals
-        count = int((budget - evaluate.f_evals) // cost)
+        cost = generation.cost(gradient_cost)
+        paid = evaluate.f_evals + gradient_cost * generation.first_g_evals
+        count = int((budget - paid) // cost)
         first = 0 if algorithm.evaluates_start else 1
         columns = {point: column for column, point in enumerate((history_points(count + 1 - first) + first).tolist())}
-        recorder = _Recorder(space, [evaluate.f_evals + cost * point for point in columns])
+        recorder = _Recorder(space, len(columns))
         done = 0
+
+        def record(number: int) -> None:
+            f_evals, g_evals = generation.spent(carry, number)
+            spent = evaluate.f_evals + f_evals + gradient_cost * g_evals
+            recorder(columns[number], spent, carry.best, algorithm.learned(carry.params))
+
         if checkpoint is not None and (saved := checkpoint.load()) is not None:
             done, carry = saved["done"], unpack(saved["carry"], carry, device)
             noises.restore(saved["noises"])
             recorder.restore(saved["recorder"])
             started -= saved["seconds"]
         elif 0 in columns:
-            recorder(0, carry.best, algorithm.learned(carry.params))
+            record(0)
         turn = _compiled(generation, device, begun=done > 0) if compile else generation
         looked = time.perf_counter()
         for number in range(done + 1, count + 1):
             carry = turn(carry, noises.draw())
             if number in columns:
-                recorder(columns[number], carry.best, algorithm.learned(carry.params))
+                record(number)
             if (now := time.perf_counter()) - looked > _PROGRESS_EVERY:
                 looked = now
                 progress(number / count, float(carry.best.f.min()))
@@ -268,8 +290,9 @@ def run_batch(
                     }
                 )
         carry.best.f.cpu()  # the device may be behind; its seconds count
-    f_evals, g_evals = evaluate.f_evals + count * generation.f_evals, count * generation.g_evals
-    return recorder.records(seeds, carry.best, f_evals, g_evals, time.perf_counter() - started)
+    wall_s = time.perf_counter() - started
+    f_evals, g_evals = (torch.as_tensor(spent).expand(len(batch)).tolist() for spent in generation.spent(carry, count))
+    return recorder.records(seeds, carry.best, [evaluate.f_evals + spent for spent in f_evals], g_evals, wall_s)
 
 
 def nothing_yet(space: Space) -> Best:
@@ -359,44 +382,63 @@ def _threads_for(space: Space, few_large: bool) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-class Generation:
+class Generation(Turn):
     """One turn of Listing 1 for one algorithm and one variant: a pure function of tensors.
 
-    `f_evals` and `g_evals` are what a turn costs each run.
+    `f_evals` and `g_evals` are what a generation takes each run, at most.
     """
 
     def __init__(self, algorithm: Algorithm, problem: Problem, gradient: Gradient) -> None:
         self.algorithm, self.problem, self.gradient = algorithm, problem, gradient
-        guarded = gradient == "guarded"
-        unlearned = {*algorithm.settings.fixed, *(algorithm.solutions if guarded else ())}
+        unlearned = {*algorithm.settings.fixed, *(algorithm.solutions if gradient == "guarded" else ())}
         learnable = algorithm.settings.learnable if gradient != "off" else ()
         self.learn = tuple(name for name in learnable if name not in unlearned)
-        self.f_evals = algorithm.space.pop + guarded
-        self.g_evals = bool(self.learn) + guarded
+        guarded = gradient == "guarded"
+        self.f_evals, self.g_evals = algorithm.space.pop, bool(self.learn) + guarded
+        self.first_g_evals = int(guarded and algorithm.evaluates_start)
+
+    def cost(self, gradient_cost: float) -> float:
+        generation = super().cost(gradient_cost)
+        if self.gradient != "guarded":
+            return generation
+        return max(generation, (1 + gradient_cost) * descents.steps(self.algorithm.space.pop))
+
+    def spent(self, carry: Carry, turns: int) -> tuple[Any, Any]:
+        if (descent := carry.descent) is None:
+            return super().spent(carry, turns)
+        f_evals = descent.generations * self.f_evals + descent.taken
+        return f_evals, descent.begun + descent.taken + descent.generations * bool(self.learn)
 
     def first(self, params: Any, state: Any, best: Best) -> Carry:
         """What the first turn starts from."""
-        settings = self.algorithm.settings
-        outer = start(self._learned(params), settings) if self.learn else None
-        return Carry(params, state, outer, best, self.algorithm.space.full(settings.lr, 1, 1))
+        outer = start(self._learned(params), self.algorithm.settings) if self.learn else None
+        return Carry(params, state, outer, best, self._first_descent(best) if self.gradient == "guarded" else None)
 
     def __call__(self, carry: Carry, noise: Any) -> Carry:
-        params, state, radius = carry.params, carry.state, carry.radius
+        if carry.descent is None:
+            return self._generation(carry, noise)
+        # A run that descends has the generation of its row computed along, uncounted and unseen.
+        descending = carry.descent.going
+        return select(descending, self._burst(carry, carry.descent), self._generation(carry, noise))
+
+    def _generation(self, carry: Carry, noise: Any) -> Carry:
+        """Propose, evaluate, learn, commit."""
+        params, state, descent = carry.params, carry.state, carry.descent
         evaluate = Evaluator(self.problem, carry.best)
         x, made = self.algorithm.propose(params, state, noise)
         fitness = evaluate(x)
         winner = fitness.argmin(1, keepdim=True)
         grads = self._winners_path(carry, noise, winner, fitness, evaluate)
-        if self.gradient == "guarded":
-            x, fitness, radius = self._refine(x, fitness, winner, radius, evaluate)
+        if descent is not None:
+            x, fitness, descent = self._next_descent(x, fitness, winner, descent, evaluate)
         committed, state = self.algorithm.commit(params, state, noise, x, fitness, made)
         if self.gradient == "overwritten":
             # The candidates were computed before the step, and the commit copies them over it.
             outer, stepped = self._outer_step(carry.outer, params, grads, fitness, evaluate)
             solutions = {name: getattr(committed, name) for name in self.algorithm.solutions}
-            return Carry(stepped._replace(**solutions), state, outer, evaluate.best, radius)
+            return Carry(stepped._replace(**solutions), state, outer, evaluate.best, descent)
         outer, stepped = self._outer_step(carry.outer, committed, grads, fitness, evaluate)
-        return Carry(stepped, state, outer, evaluate.best, radius)
+        return Carry(stepped, state, outer, evaluate.best, descent)
 
     def _learned(self, params: Any) -> dict[str, Tensor]:
         return {name: getattr(params, name) for name in self.learn}
@@ -443,70 +485,96 @@ class Generation:
         loss = evaluate.best.f[:, 0] if elite else fitness.amin(1)
         return schedule(outer, loss, self.algorithm.settings), params._replace(**moved)
 
-    def _refine(
+    def _first_descent(self, best: Best) -> Descent:
+        """From the best of the starting population, if the algorithm has one."""
+        space = self.algorithm.space
+        if not self.algorithm.evaluates_start:
+            idle = descents.begin(best.x, best.f, torch.zeros_like(best.x), space)
+            return idle._replace(going=~idle.going)
+        descent = descents.begin(best.x, *Evaluator(self.problem, best).with_gradient(best.x), space)
+        return descent._replace(begun=descent.begun + 1)
+
+    def _burst(self, carry: Carry, descent: Descent) -> Carry:
+        """Everything but the descent and what it finds stays as it is."""
+        descent = descents.burst(descent, Evaluator(self.problem, carry.best).with_gradient, self.algorithm.space)
+        better = (descent.f < carry.best.f)[:, 0]
+        return carry._replace(best=select(better, Best(descent.x, descent.f), carry.best), descent=descent)
+
+    def _next_descent(
         self,
         x: Float[Tensor, "seeds pop dim"],
         fitness: Float[Tensor, "seeds pop"],
         winner: Int[Tensor, "seeds 1"],
-        radius: Float[Tensor, "seeds 1 1"],
+        descent: Descent,
         evaluate: Evaluator,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """A guarded step: along −∇f from a good point, kept only where it is better.
-
-        Its length doubles when it is kept and halves when it is not. What is kept takes the place
-        of the generation's worst candidate.
-        """
-        if self.algorithm.refines == "best":
-            point, value = evaluate.best
-        else:
-            point, value = take(x, winner), take(fitness, winner)
-        gradient = evaluate.gradients(lambda at: at["x"], {"x": point})["x"]
-        tiny = torch.finfo(x.dtype).tiny
-        norm = torch.linalg.vector_norm(gradient, dim=-1, keepdim=True).clamp(min=tiny)
-        stepped = reflect(point - radius * (gradient / norm), self.algorithm.space)
-        stepped_value = evaluate(stepped)
-        better = stepped_value < value
-        radius = torch.where(better[..., None], 2 * radius, radius / 2).clamp(min=tiny)
-        replaced_x, replaced = replace_worst(x, fitness, stepped, stepped_value)
-        return torch.where(better[..., None], replaced_x, x), torch.where(better, replaced, fitness), radius
+    ) -> tuple[Tensor, Tensor, Descent]:
+        """Where the wait is over, start from the generation's winner; where the population has
+        stalled, let the best so far take the place of its worst candidate."""
+        value = take(fitness, winner)
+        progress = value[:, 0] < descent.level - descents.PAYS * descent.level.abs()
+        progress |= descent.level == torch.inf
+        due = descent.rest <= 1
+        descent = descent._replace(
+            rest=descent.rest - 1,
+            level=torch.where(progress, value[:, 0], descent.level),
+            stalled=torch.where(progress, 0, descent.stalled + 1),
+            generations=descent.generations + 1,
+        )
+        point = take(x, winner)
+        begun = descents.begin(point, *evaluate.with_gradient(point), self.algorithm.space, last=descent)
+        begun = begun._replace(begun=begun.begun + 1, to_beat=evaluate.best.f)
+        if self.algorithm.welcomes:
+            stalled = descent.stalled >= descents.PATIENCE
+            x, fitness = select(stalled, replace_worst(x, fitness, *evaluate.best), (x, fitness))
+        return x, fitness, select(due, begun, descent)
 
 
 class _Recorder:
     """History on the device: room for every point is taken at the start."""
 
-    def __init__(self, space: Space, evals: Sequence[float]) -> None:
-        self.evals = np.array(evals, dtype=float)
-        self.history = torch.empty(space.seeds, len(evals), dtype=torch.float64, device=space.lower.device)
+    def __init__(self, space: Space, columns: int) -> None:
+        self.history = torch.empty(space.seeds, columns, dtype=torch.float64, device=space.lower.device)
+        self.spent = torch.empty_like(self.history)
         self.learned: dict[str, Tensor] = {}
 
-    def __call__(self, column: int, best: Best, learned: dict[str, Float[Tensor, " seeds"]]) -> None:
+    def __call__(
+        self,
+        column: int,
+        spent: float | Float[Tensor, " seeds"],
+        best: Best,
+        learned: dict[str, Float[Tensor, " seeds"]],
+    ) -> None:
+        self.spent[:, column] = spent
         self.history[:, column] = best.f[:, 0]
         for name, value in learned.items():
             self.learned.setdefault(name, torch.full_like(self.history, torch.nan))[:, column] = value
 
     def saved(self) -> dict[str, Any]:
-        return {"history": self.history, "learned": self.learned}
+        return {"history": self.history, "spent": self.spent, "learned": self.learned}
 
     def restore(self, saved: dict[str, Any]) -> None:
         self.history.copy_(saved["history"])
+        self.spent.copy_(saved["spent"])
         self.learned = {name: value.to(self.history.device) for name, value in saved["learned"].items()}
 
-    def records(self, seeds: Sequence[int], best: Best, f_evals: int, g_evals: int, wall_s: float) -> list[RunRecord]:
+    def records(
+        self, seeds: Sequence[int], best: Best, f_evals: Sequence[int], g_evals: Sequence[int], wall_s: float
+    ) -> list[RunRecord]:
         """One record a seed; the only transfer from the device."""
         best_f, best_x = best.f[:, 0].cpu().numpy(), best.x[:, 0].double().cpu().numpy()
-        history = self.history.cpu().numpy()
+        history, spent = self.history.cpu().numpy(), self.spent.cpu().numpy()
         learned = {name: value.cpu().numpy() for name, value in self.learned.items()}
         return [
             RunRecord(
                 seed=seed,
                 best_f=float(best_f[row]),
                 best_x=best_x[row],
-                f_evals=f_evals,
-                g_evals=g_evals,
+                f_evals=f_evals[row],
+                g_evals=g_evals[row],
                 stop_reason="budget",
                 wall_s=wall_s,
                 batch_size=len(seeds),
-                evals=self.evals,
+                evals=spent[row],
                 history=history[row],
                 learned={name: value[row] for name, value in learned.items()},
             )

@@ -46,8 +46,8 @@ class OuterState(NamedTuple):
 
     first: dict[str, Tensor]
     second: dict[str, Tensor]
-    decay1: Float[Tensor, ""]  # β₁ᵗ, β₂ᵗ: float64, on the device, for the bias corrections
-    decay2: Float[Tensor, ""]
+    decay1: Float[Tensor, " seeds"]  # β₁ᵗ, β₂ᵗ: float64, for the bias corrections
+    decay2: Float[Tensor, " seeds"]
     lr: Float[Tensor, " seeds"]
     best: Float[Tensor, " seeds"]  # the loss that counts as progress so far
     bad: Int[Tensor, " seeds"]  # generations without progress
@@ -60,8 +60,8 @@ def start(params: Mapping[str, Tensor], settings: OuterSettings) -> OuterState:
     return OuterState(
         first={name: torch.zeros_like(value) for name, value in params.items()},
         second={name: torch.zeros_like(value) for name, value in params.items()},
-        decay1=torch.ones((), dtype=torch.float64, device=device),
-        decay2=torch.ones((), dtype=torch.float64, device=device),
+        decay1=torch.ones(seeds, dtype=torch.float64, device=device),
+        decay2=torch.ones(seeds, dtype=torch.float64, device=device),
         lr=some.new_full((seeds,), settings.lr),
         best=torch.full((seeds,), torch.inf, dtype=torch.float64, device=device),
         bad=torch.zeros(seeds, dtype=torch.int32, device=device),
@@ -73,14 +73,15 @@ def step(
 ) -> tuple[OuterState, dict[str, Tensor]]:
     """One Adam step on finite gradients: the new state and the moved parameters."""
     decay1, decay2 = _BETA1 * state.decay1, _BETA2 * state.decay2
-    scale = state.lr / (1 - decay1)
-    correction = (1 - decay2).sqrt()
+    scale = state.lr / (1 - decay1).to(state.lr.dtype)
+    correction = (1 - decay2).sqrt().to(state.lr.dtype)
     first, second, moved = {}, {}, {}
     for name, grad in grads.items():
         first[name] = state.first[name].lerp(grad, 1 - _BETA1)
         second[name] = (state.second[name] * _BETA2).addcmul_(grad, grad, value=1 - _BETA2)
-        denominator = second[name].sqrt().div_(correction).add_(_EPS)
-        rate = scale.view(-1, *[1] * (grad.ndim - 1))
+        shape = (-1, *[1] * (grad.ndim - 1))
+        denominator = second[name].sqrt().div_(correction.view(shape)).add_(_EPS)
+        rate = scale.view(shape)
         moved[name] = torch.addcmul(params[name], first[name] / denominator, rate, value=-1)
     return state._replace(first=first, second=second, decay1=decay1, decay2=decay2), moved
 

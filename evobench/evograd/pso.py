@@ -65,7 +65,7 @@ class PSO:
 
     solutions = frozenset({"x"})
     elitist = False
-    refines = "best"
+    welcomes = True
     evaluates_start = True
 
     def init(self, rng: Streams, evaluate: Evaluate) -> tuple[Params, State]:
