@@ -19,7 +19,7 @@ from rich.text import Text
 from evobench.algorithms import ALGORITHMS
 from evobench.evograd.outer import OuterSettings
 from evobench.experiment import PROTOCOLS, Cell, Experiment
-from evobench.problems import FUNCTIONS
+from evobench.problems import FUNCTIONS, PAPER_FUNCTIONS
 from evobench.runner import Plan, Task
 from evobench.stats import labels
 from evobench.store import CELL
@@ -265,13 +265,23 @@ def algorithms_table() -> Table:
     return table
 
 
-def functions_table() -> Table:
-    table = _plain_table("function", "box", "minimum", "least dim", "source")
-    for function in FUNCTIONS.values():
-        minimum = "unknown" if function.f_opt is None else f"{function.f_opt:g}"
-        box = f"[{function.lower:g}, {function.upper:g}]"
-        table.add_row(function.name, box, minimum, str(function.min_dim), function.citation)
-    return table
+def functions_table() -> Group:
+    """The paper's functions, then the others."""
+    papers = [FUNCTIONS[name] for name in PAPER_FUNCTIONS]
+    others = [function for function in FUNCTIONS.values() if function not in papers]
+    parts = []
+    for title, functions in (("the paper's: --fn all", papers), ("by name only", others)):
+        table = _plain_table("function", "box", "minimum", "least dim", "source")
+        table.title, table.title_style, table.title_justify = title, "bold cyan", "left"
+        table.show_header = functions is papers
+        for column, width in zip(table.columns, (17, 13, 7, 9), strict=False):
+            column.min_width = width
+        for function in functions:
+            minimum = "unknown" if function.f_opt is None else f"{function.f_opt:g}"
+            box = f"[{function.lower:g}, {function.upper:g}]"
+            table.add_row(function.name, box, minimum, str(function.min_dim), function.citation)
+        parts.append(table)
+    return Group(*parts)
 
 
 def protocols_table() -> Table:
