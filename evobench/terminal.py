@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
@@ -16,12 +16,13 @@ from rich.progress import Task as Bar
 from rich.table import Column, Table
 from rich.text import Text
 
+from evobench import bias
 from evobench.algorithms import ALGORITHMS
 from evobench.evograd.outer import OuterSettings
 from evobench.experiment import PROTOCOLS, Cell, Experiment
 from evobench.problems import FUNCTIONS, PAPER_FUNCTIONS
 from evobench.runner import Plan, Task
-from evobench.stats import labels
+from evobench.stats import TIE, labels
 from evobench.store import CELL
 
 COST = {"evograd": 1, "pymoo": 30}
@@ -249,6 +250,49 @@ def _clock(seconds: float | None) -> str:
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def bias_tables(found: pd.DataFrame, verdicts: pd.DataFrame) -> Group:
+    """What `bias.assess` found: a table and a verdict for each algorithm, dimension and start."""
+    parts: list[Table | Text] = []
+    for verdict in verdicts.to_dict("records"):
+        rows = found[(found[list(bias.Group._fields)] == [verdict[name] for name in bias.Group._fields]).all(axis=1)]
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", title_justify="left")
+        own = " (its own)" if verdict["start"] == ALGORITHMS[verdict["algo"]].own_start else ""
+        table.title, table.title_style = f"{verdict['algo']}, {verdict['dim']}D, start: {verdict['start']}{own}", "cyan"
+        table.add_column("function", no_wrap=True)
+        for heading in ("centred", "shifted", "ratio [95% CI]", "A12 [95% CI]", "p"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for row in rows.to_dict("records"):
+            effect = f"{row['a12']:.2f} [{row['a12_low']:.2f}, {row['a12_high']:.2f}]"
+            values = (*map(_rounded, (row["centred"], row["shifted"])), _ratio(row), effect, _rounded(row["p_holm"]))
+            table.add_row(row["fn"], *values, style="bold" if row["profits"] else "")
+        parts += [table, Text(f"{_verdict(verdict, len(rows))}\n")]
+    return Group(*parts, Text(_BIAS_NOTE))
+
+
+_BIAS_NOTE = (
+    f"centred, shifted: mean errors, floored at {TIE:g}. A12: probability that a run ends lower\n"
+    "with the optimum at the centre. p: Mann-Whitney, Holm's correction. Bold: profits."
+)
+
+
+def _verdict(verdict: dict[Hashable, Any], functions: int) -> str:
+    profits = verdict["profits"]
+    name = "centre bias" if verdict["biased"] else "some centre bias" if profits else "no centre bias"
+    bound = f"{'above' if verdict['biased'] else 'not above'} {bias.BOUND:g}"
+    where = f"profits on {len(profits)} of {functions} functions"
+    return f"{name}: {where}; geometric mean {_ratio(verdict)}, {bound}"
+
+
+def _ratio(row: dict[Hashable, Any]) -> str:
+    return f"{_rounded(row['ratio'])} [{_rounded(row['ratio_low'])}, {_rounded(row['ratio_high'])}]"
+
+
+def _rounded(value: float) -> str:
+    """Two significant digits, `270` and `3.3e6`: what an interval of this width has."""
+    mantissa, e, exponent = f"{float(f'{value:.2g}'):g}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if e else mantissa
 
 
 def _plain_table(*columns: str) -> Table:
