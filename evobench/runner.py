@@ -37,7 +37,7 @@ from evobench.algorithms import ALGORITHMS
 from evobench.baselines import pymoo as baselines
 from evobench.evograd import FAMILIES, VARIANTS
 from evobench.evograd.checkpoint import Checkpoint
-from evobench.evograd.loop import run_batch
+from evobench.evograd.loop import Watch, run_batch
 from evobench.experiment import Cell, Experiment
 from evobench.problems import Problem, check_differentiable, draw_shift, make_problem
 from evobench.record import RunRecord
@@ -185,13 +185,18 @@ def run_experiment(
 
 
 def execute(
-    task: Task, progress: Progress, checkpoint: Checkpoint | None = None, problem: Problem | None = None
+    task: Task,
+    progress: Progress,
+    checkpoint: Checkpoint | None = None,
+    problem: Problem | None = None,
+    watch: Watch | None = None,
 ) -> list[RunRecord]:
     """Compute a task, on whichever backend its cell names.
 
     Args:
         checkpoint: where a tensor program is kept meanwhile, and goes on from.
         problem: what to minimise; by default the cell's function.
+        watch: shown every gradient of a tensor program.
     """
     cell = task.cell
     algorithm = ALGORITHMS[cell.algo]
@@ -229,6 +234,7 @@ def execute(
         compile=cell.compile,
         checkpoint=checkpoint,
         progress=progress,
+        watch=watch,
     )
 
 

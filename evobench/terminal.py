@@ -24,6 +24,7 @@ from evobench.problems import FUNCTIONS, PAPER_FUNCTIONS
 from evobench.runner import Plan, Task
 from evobench.stats import TIE, labels
 from evobench.store import CELL
+from evobench.tables import MISSING
 
 COST = {"evograd": 1, "pymoo": 30}
 """What an evaluation costs on either backend, roughly: the time left is estimated in this measure,
@@ -267,26 +268,58 @@ def bias_tables(found: pd.DataFrame, verdicts: pd.DataFrame) -> Group:
             effect = f"{row['a12']:.2f} [{row['a12_low']:.2f}, {row['a12_high']:.2f}]"
             values = (*map(_rounded, (row["centred"], row["shifted"])), _ratio(row), effect, _rounded(row["p_holm"]))
             table.add_row(row["fn"], *values, style="bold" if row["profits"] else "")
-        parts += [table, Text(f"{_verdict(verdict, len(rows))}\n")]
+        parts += [table, Text(f"{_verdict(verdict)}\n")]
     return Group(*parts, Text(_BIAS_NOTE))
 
 
 _BIAS_NOTE = (
-    f"centred, shifted: mean errors, floored at {TIE:g}. A12: probability that a run ends lower\n"
+    f"centred, shifted: median errors, floored at {TIE:g}. A12: probability that a run ends lower\n"
     "with the optimum at the centre. p: Mann-Whitney, Holm's correction. Bold: profits."
 )
 
 
-def _verdict(verdict: dict[Hashable, Any], functions: int) -> str:
-    profits = verdict["profits"]
+def _verdict(verdict: dict[Hashable, Any]) -> str:
+    profits = ", ".join(verdict["profits"])
     name = "centre bias" if verdict["biased"] else "some centre bias" if profits else "no centre bias"
-    bound = f"{'above' if verdict['biased'] else 'not above'} {bias.BOUND:g}"
-    where = f"profits on {len(profits)} of {functions} functions"
-    return f"{name}: {where}; geometric mean {_ratio(verdict)}, {bound}"
+    bound = f"{'above' if verdict['ratio'] > bias.BOUND else 'not above'} {bias.BOUND:g}"
+    return f"{name}: profits on {profits or 'no function'}\ngeometric mean of the ratios {_ratio(verdict)}, {bound}"
 
 
 def _ratio(row: dict[Hashable, Any]) -> str:
     return f"{_rounded(row['ratio'])} [{_rounded(row['ratio_low'])}, {_rounded(row['ratio_high'])}]"
+
+
+def gradients_table(cell: Cell, seeds: int, rows: pd.DataFrame) -> Group:
+    """What `gradients.observe` found of one cell."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", title_justify="left")
+    budget = f"{_runs(seeds)} of {cell.budget:,} evaluations"
+    table.title, table.title_style = f"{cell}: {budget}", "cyan"
+    for heading in ("parameter", "fate"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("reached", "entries", "norm [IQR]", "norm / own norm [IQR]"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows.to_dict("records"):
+        shares = [f"{row[name]:.1%}" if row[name] == row[name] else MISSING for name in ("reached", "entries")]
+        spreads = [
+            f"{_rounded(row[name])} [{_rounded(row[f'{name}_q1'])}, {_rounded(row[f'{name}_q3'])}]"
+            if row["reached"] > 0
+            else MISSING
+            for name in ("norm", "relative")
+        ]
+        table.add_row(row["parameter"], row["fate"], *shares, *spreads, style="bold" if row["fate"] == "dead" else "")
+    return Group(table, Text(f"{_fates(rows)}\n"))
+
+
+def _fates(rows: pd.DataFrame) -> str:
+    """What is named after a table: all but the parameters that learn."""
+    names = {fate: list(part["parameter"]) for fate, part in rows.groupby("fate", sort=False)}
+    explained = {
+        "dead": "dead (no gradient ever)",
+        "overwritten": "overwritten (the commit undoes the step)",
+        "not learned": "not learned here",
+    }
+    sentences = [f"{text}: {', '.join(names[fate])}" for fate, text in explained.items() if fate in names]
+    return "\n".join(sentences) or "every parameter learns"
 
 
 def _rounded(value: float) -> str:

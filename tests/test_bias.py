@@ -66,14 +66,19 @@ def test_numbers_match_independent_ones(computed):
         mine = runs[(runs["fn"] == row["fn"]) & (runs["init"] == row["start"])]
         a, b = (np.maximum(mine.loc[mine["shift"] == s, "gap"], 1e-8) for s in sorted(mine["shift"].unique()))
         assert (row["n_centred"], row["n_shifted"]) == (len(a), len(b)) == (6, 6)
-        assert row["ratio"] == pytest.approx(b.mean() / a.mean())
+        assert row["ratio"] == pytest.approx(np.median(b) / np.median(a))
         wins = [(x < y) + (x == y) / 2 for x in a for y in b]
         assert row["a12"] == pytest.approx(np.mean(wins))
         assert row["p"] == scipy.stats.mannwhitneyu(a, b).pvalue
         theirs = scipy.stats.bootstrap(
-            (a, b), lambda a, b, axis: b.mean(axis) / a.mean(axis), method="percentile", rng=np.random.default_rng(0)
+            (a, b),
+            lambda a, b, axis: np.median(b, axis) / np.median(a, axis),
+            method="percentile",
+            rng=np.random.default_rng(0),
         ).confidence_interval
-        assert np.log([row["ratio_low"], row["ratio_high"]]) == pytest.approx(np.log(theirs), abs=0.15)
+        assert np.log([row["ratio_low"], row["ratio_high"]]) == pytest.approx(
+            np.log(theirs), abs=0.5
+        )  # a median of six has few values
     for verdict in verdicts.to_dict("records"):
         mine = found[found["start"] == verdict["start"]]
         assert verdict["ratio"] == pytest.approx(scipy.stats.gmean(mine["ratio"]))
@@ -107,14 +112,24 @@ def test_verdicts(computed):
         assert not any(verdicts["profits"])
 
 
+def test_one_failure_is_no_bias(computed):
+    """Beside solved runs a single failure would make a ratio of means of 1e7."""
+    experiment, runs = computed
+    runs = runs.assign(gap=1e-12, best_f=1e-12)
+    runs.loc[(runs["shift"] > 0) & (runs["seed"] == 3), ["best_f", "gap"]] = 1.0
+    found, verdicts = assess(experiment, runs)
+    assert verdicts["ratio"].tolist() == [1, 1]
+    assert not found["profits"].any()
+    assert not verdicts["biased"].any()
+
+
 def test_a_run_without_a_finite_value_counts_as_the_worst(computed):
     experiment, runs = computed
     runs = runs.copy()
-    runs.loc[(runs["shift"] > 0) & (runs["seed"] == 0), ["best_f", "gap"]] = np.inf
-    found, verdicts = assess(experiment, runs)
+    runs.loc[(runs["shift"] > 0) & (runs["seed"] < 4), ["best_f", "gap"]] = np.inf
+    found, _ = assess(experiment, runs)
     assert np.isfinite(found["ratio"]).all()
     assert (found["ratio"] > 1e200).all()
-    assert verdicts["biased"].all()
 
 
 def test_other_runs_in_the_directory_do_not_count(computed):
@@ -139,7 +154,7 @@ def test_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert "pso_plain, 2D, start: uniform (its own)" in first.stdout
     for fn in CENTRED:
         assert fn in first.stdout
-    assert "of 6 functions; geometric mean" in first.stdout
+    assert "geometric mean of the ratios" in first.stdout
     assert max(map(len, first.stdout.splitlines())) <= 100
     again = call(line)
     assert "36 stored, 0 to run" in again.stdout

@@ -44,6 +44,8 @@ from evobench.record import RunRecord, history_points
 
 Gradient = Literal["kept", "overwritten", "guarded", "off"]
 Evaluate = Callable[[Float[Tensor, "seeds n dim"]], Float[Tensor, "seeds n"]]
+Watch = Callable[[dict[str, Tensor], dict[str, Tensor]], None]
+"""Shown the learned parameters and their gradients, `[S, …]` by name, each time that there are some."""
 
 _PROGRESS_EVERY = 0.5
 """Seconds between two looks at the device, to show progress."""
@@ -165,6 +167,7 @@ def run_batch(
     compile: bool = False,
     checkpoint: Checkpoint | None = None,
     progress: Callable[[float, float], None] = lambda share, best: None,
+    watch: Watch | None = None,
 ) -> list[RunRecord]:
     """Run all seeds as one tensor program.
 
@@ -180,6 +183,7 @@ def run_batch(
             are other ones, and with them the course of a chaotic run.
         checkpoint: where the batch is saved now and then, and goes on from if it is there.
         progress: called now and then with (share of the budget spent, best value of any run).
+        watch: shown every gradient; not with `compile`.
 
     Returns:
         one record a seed, in order.
@@ -192,7 +196,7 @@ def run_batch(
     with torch.no_grad(), _threads_for(space, compile) as threads, _Noises(algorithm, batch, device, threads) as noises:
         evaluate = Evaluator(problem, nothing_yet(space))
         params, state = algorithm.init(noises.rng, evaluate)
-        generation = Generation(algorithm, problem, gradient)
+        generation = Generation(algorithm, problem, gradient, watch)
         carry = generation.first(params, state, evaluate.best)
         cost = generation.f_evals + gradient_cost * generation.g_evals
         count = int((budget - evaluate.f_evals) // cost)
@@ -324,8 +328,8 @@ class Generation:
     `f_evals` and `g_evals` are what a turn costs each run.
     """
 
-    def __init__(self, algorithm: Algorithm, problem: Problem, gradient: Gradient) -> None:
-        self.algorithm, self.problem, self.gradient = algorithm, problem, gradient
+    def __init__(self, algorithm: Algorithm, problem: Problem, gradient: Gradient, watch: Watch | None = None) -> None:
+        self.algorithm, self.problem, self.gradient, self.watch = algorithm, problem, gradient, watch
         guarded = gradient == "guarded"
         unlearned = {*algorithm.settings.fixed, *(algorithm.solutions if guarded else ())}
         learnable = algorithm.settings.learnable if gradient != "off" else ()
@@ -383,6 +387,8 @@ class Generation:
             grads = {
                 name: torch.where(wins.view(-1, *[1] * (grad.ndim - 1)), grad, 0.0) for name, grad in grads.items()
             }
+        if self.watch is not None:
+            self.watch(self._learned(carry.params), grads)
         return grads
 
     def _outer_step(
