@@ -38,12 +38,13 @@ class Algorithm:
     own_start: Literal["uniform", "centre"]
     summary: str
 
-    def least_budget(self, pop: int, gradient_cost: float) -> float:
-        """What one generation may cost: a smaller budget would buy nothing."""
+    def least_budget(self, pop: int, gradient_cost: float, unroll: int = 1) -> float:
+        """What one turn of the loop may cost, `unroll` generations: a smaller budget would buy nothing."""
         variant = VARIANTS.get(self.variant)
         if variant is None:
             return pop
-        return pop + (variant.gradient == "guarded") + gradient_cost * variant.most_gradients
+        gradients = variant.most_gradients + (unroll - 1) * pop
+        return unroll * pop + (variant.gradient == "guarded") + gradient_cost * gradients
 
     @property
     def needs_gradient(self) -> bool:

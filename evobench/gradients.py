@@ -74,12 +74,14 @@ def observe(cell: Cell, seeds: Sequence[int]) -> pd.DataFrame:
         watches.append(_Watch(len(task.seeds)))
         execute(task, lambda share, best: None, watch=watches[-1])
     generation = _generation(cell)
-    overwritten = generation.algorithm.solutions if generation.gradient == "overwritten" else frozenset()
+    settings, solutions = generation.algorithm.settings, generation.algorithm.solutions
+    left_out = {*settings.fixed, *(solutions if generation.gradient == "guarded" else ())}
+    overwritten = solutions if generation.gradient == "overwritten" else frozenset()
     rows = []
-    for name in generation.algorithm.settings.learnable:
+    for name in settings.learnable:
         norm, size, entries = np.concatenate([watch.columns(name) for watch in watches], axis=1)
         there = norm > 0
-        fate: Fate = "not learned" if name not in generation.learn else "learned" if there.any() else "dead"
+        fate: Fate = "not learned" if name in left_out else "learned" if there.any() else "dead"
         with np.errstate(divide="ignore"):
             relative = norm[there] / size[there]
         rows.append(
@@ -87,7 +89,7 @@ def observe(cell: Cell, seeds: Sequence[int]) -> pd.DataFrame:
                 "parameter": name,
                 "fate": "overwritten" if fate == "learned" and name in overwritten else fate,
                 "steps": len(norm),
-                "reached": there.mean() if len(norm) else np.nan,
+                "reached": np.nan if name in left_out else there.mean() if len(norm) else 0.0,
                 "entries": entries[there].mean() if there.any() else np.nan,
                 **_quartiles("norm", norm[there]),
                 **_quartiles("relative", relative),

@@ -124,6 +124,7 @@ def batches(cell: Cell, seeds: Sequence[int]) -> list[Task]:
     most = 1
     if cell.backend == "evograd":
         numbers = FAMILIES[ALGORITHMS[cell.algo].family].peak(cell.pop_size, cell.dim)
+        numbers *= cell.settings.get("unroll", 1)
         most = max(1, int(MEMORY // (numbers * np.dtype(cell.dtype).itemsize)))
     return [Task(cell, tuple(seeds[start : start + most])) for start in range(0, len(seeds), most)]
 

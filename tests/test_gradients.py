@@ -40,6 +40,7 @@ def test_numbers_are_those_of_the_gradients(algo, seeds):
     )
     found = report(algo, seeds)
     assert len(seen) == records[0].g_evals
+    assert not found.loc[found.index.difference(seen[0][0]), "reached"].any()
     for name in seen[0][0]:
         pairs = [(p[name][run].numpy(), g[name][run].numpy()) for p, g in seen for run in range(len(seeds))]
         there = [(p, g) for p, g in pairs if g.any()]
@@ -68,14 +69,24 @@ def test_watching_changes_nothing():
 
 
 def test_what_becomes_of_each_parameter():
-    assert set(fates("cmaes_diff").values()) == {"learned"}
-    assert set(fates("cmaes_released").values()) == {"overwritten"}
-    assert set(fates("cmaes_guarded").values()) == {"not learned"}
+    solutions = ["mean", "log_sigma", "factor"]
+    for variant, fate in (("diff", "learned"), ("released", "overwritten"), ("guarded", "not learned")):
+        found = fates(f"cmaes_{variant}")
+        assert {found.pop(name) for name in solutions} == {fate}
+        assert set(found.values()) == {"dead"}, "rates and damping act on later generations alone"
     assert fates("pso_diff", settings={"pso_diff": {"fixed": ["c1"]}})["c1"] == "not learned"
     assert fates("pso_released")["x"] == "overwritten"
     assert fates("pso_released")["omega"] == "learned"
     released = fates("ga_released")
     assert released["crossover_logit"] == released["selection_logit"] == "not learned"
+
+
+def test_unrolled_constants_are_alive():
+    for unroll in (2, 5):
+        found = report("cmaes_diff", budget=600, settings={"cmaes_diff": {"unroll": unroll}})
+        assert set(found["fate"]) == {"learned"}
+        assert (found["reached"] > 0.9).all()
+        assert set(found["steps"]) == {3 * (600 // (10 * unroll))}
 
 
 def test_only_one_particle_learns_in_a_generation():

@@ -50,9 +50,11 @@ FAMILIES = {
     "cmaes": Family("CMA-ES", cmaes.CMAES, cmaes.Settings, lambda n, d: 45 * n * d + 25 * d * d),
 }
 
+_NO_UNROLL: dict[str, dict[str, Any]] = {family: {"unroll": 1} for family in FAMILIES}
+
 VARIANTS = {
     "diff": Variant("kept", "as the paper's text has it: gradient steps on solutions count"),
-    "plain": Variant("off", "the same tensor program and noise, no gradient"),
+    "plain": Variant("off", "the same tensor program and noise, no gradient", requires=_NO_UNROLL),
     "released": Variant(
         "overwritten",
         "as the authors' released code behaves: gradient steps on solutions are overwritten",
@@ -61,10 +63,12 @@ VARIANTS = {
             "de": {"noise": "gumbel", "fitness_logits": True, "fixed": ("crossover_logit", "selection_logit")},
             "cmaes": {"weights": "rank", "constants": "released", "reflected_steps": False},
         },
+        requires=_NO_UNROLL,
     ),
     "guarded": Variant(
         "guarded",
         "gradient steps on solutions kept only where they improve",
-        requires={"cmaes": {"reflected_steps": True}},  # the point stepped to has no z
+        # The point stepped to has no z.
+        requires=_NO_UNROLL | {"cmaes": {"reflected_steps": True, "unroll": 1}},
     ),
 }

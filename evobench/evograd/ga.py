@@ -89,6 +89,7 @@ class GA:
 
     solutions = frozenset({"x"})
     elitist = True
+    weighs = True
     refines = "best"
     evaluates_start = True
 

@@ -5,6 +5,13 @@ fitness of the generation, which is the fitness of one individual per run; so on
 is proposed again with a graph, and the gradient flows through [S, 1, D] instead of [S, N, D]: the
 same gradient for about 1/N of the work ("the winner's path").
 
+With the setting `unroll` = K > 1 a turn is K generations, a window. Its loss is that of the last one, and
+the gradient with respect to the parameters as the window began flows back through the commits of all
+of it (truncated back-propagation through time: the state that the window starts from is a constant).
+The generations before the last are computed again for that, with a graph and with their whole
+population, since a commit mixes individuals. The outer optimiser steps once a window, on what the last
+commit made.
+
 What the variants do with that gradient is decided here and nowhere else:
 
     kept        commit, then step: the paper's text, gradient steps on solutions count (`_diff`)
@@ -58,7 +65,8 @@ class Algorithm(Protocol):
     """What an algorithm is: pure functions over named tuples of tensors, bound to settings and space.
 
     `solutions` names the parameters that `commit` overwrites; `elitist` says whether the best so
-    far survives every commit; `refines` names the point that a guarded step starts from, the `best`
+    far survives every commit; `weighs` whether a commit's result, or what is proposed from it, changes
+    smoothly with fitness; `refines` names the point that a guarded step starts from, the `best`
     so far or the generation's `winner`; `evaluates_start` says whether `init` evaluates a
     population.
     """
@@ -71,6 +79,8 @@ class Algorithm(Protocol):
     def solutions(self) -> frozenset[str]: ...
     @property
     def elitist(self) -> bool: ...
+    @property
+    def weighs(self) -> bool: ...
     @property
     def refines(self) -> str: ...
     @property
@@ -214,7 +224,7 @@ def run_batch(
         turn = _compiled(generation, device, begun=done > 0) if compile else generation
         looked = time.perf_counter()
         for number in range(done + 1, count + 1):
-            carry = turn(carry, noises.draw())
+            carry = turn(carry, *(noises.draw() for _ in range(generation.unroll)))
             if number in columns:
                 recorder(columns[number], carry.best, algorithm.learned(carry.params))
             if (now := time.perf_counter()) - looked > _PROGRESS_EVERY:
@@ -241,7 +251,7 @@ def nothing_yet(space: Space) -> Best:
     return Best(space.centre.expand(space.seeds, 1, space.dim).contiguous(), value)
 
 
-def _compiled(generation: Generation, device: str, begun: bool) -> Callable[[Carry, Any], Carry]:
+def _compiled(generation: Generation, device: str, begun: bool) -> Callable[..., Carry]:
     """The same generation as machine code, fused into few passes over memory."""
     torch.compiler.reset()  # every algorithm and problem is a program of its own
     # On the CPU a C++ wrapper, which costs less time a call than the one in Python.
@@ -250,16 +260,16 @@ def _compiled(generation: Generation, device: str, begun: bool) -> Callable[[Car
     )
     # The first turn runs as it is: in what it returns, and from then on, the same fields share a
     # tensor, and a program is compiled for one such pattern.
-    turns: Iterator[Callable[[Carry, Any], Carry]] = itertools.repeat(program)
+    turns: Iterator[Callable[..., Carry]] = itertools.repeat(program)
     if not begun:
         turns = itertools.chain([generation], turns)
 
     logging.getLogger("torch._inductor").setLevel(logging.ERROR)  # it warns of operations that it leaves as they are
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # of torch, to torch
 
-    def turn(carry: Carry, noise: Any) -> Carry:
+    def turn(carry: Carry, *noises: Any) -> Carry:
         with torch._dynamo.config.patch(trace_autograd_ops=True):
-            return next(turns)(carry, noise)
+            return next(turns)(carry, *noises)
 
     return turn
 
@@ -325,17 +335,19 @@ def _threads_for(space: Space, compile: bool) -> Iterator[int]:
 class Generation:
     """One turn of Listing 1 for one algorithm and one variant: a pure function of tensors.
 
-    `f_evals` and `g_evals` are what a turn costs each run.
+    `f_evals` and `g_evals` are what a turn costs each run. In a window a gradient is that of the
+    last winner, and one of every individual before where weights follow from fitness.
     """
 
     def __init__(self, algorithm: Algorithm, problem: Problem, gradient: Gradient, watch: Watch | None = None) -> None:
         self.algorithm, self.problem, self.gradient, self.watch = algorithm, problem, gradient, watch
         guarded = gradient == "guarded"
-        unlearned = {*algorithm.settings.fixed, *(algorithm.solutions if guarded else ())}
-        learnable = algorithm.settings.learnable if gradient != "off" else ()
-        self.learn = tuple(name for name in learnable if name not in unlearned)
-        self.f_evals = algorithm.space.pop + guarded
-        self.g_evals = bool(self.learn) + guarded
+        learnable = algorithm.settings.learns if gradient != "off" else ()
+        self.learn = tuple(name for name in learnable if not (guarded and name in algorithm.solutions))
+        self.unroll = algorithm.settings.unroll
+        earlier = (self.unroll - 1) * algorithm.space.pop
+        self.f_evals = earlier + algorithm.space.pop + guarded
+        self.g_evals = bool(self.learn) * (1 + algorithm.weighs * earlier) + guarded
 
     def first(self, params: Any, state: Any, best: Best) -> Carry:
         """What the first turn starts from."""
@@ -343,13 +355,19 @@ class Generation:
         outer = start(self._learned(params), settings) if self.learn else None
         return Carry(params, state, outer, best, self.algorithm.space.full(settings.lr, 1, 1))
 
-    def __call__(self, carry: Carry, noise: Any) -> Carry:
+    def __call__(self, carry: Carry, *noises: Any) -> Carry:
         params, state, radius = carry.params, carry.state, carry.radius
         evaluate = Evaluator(self.problem, carry.best)
+        *before, noise = noises
+        earlier = []
+        for its_noise in before:
+            x, made = self.algorithm.propose(params, state, its_noise)
+            earlier.append((its_noise, fitness := evaluate(x)))
+            params, state = self.algorithm.commit(params, state, its_noise, x, fitness, made)
         x, made = self.algorithm.propose(params, state, noise)
         fitness = evaluate(x)
         winner = fitness.argmin(1, keepdim=True)
-        grads = self._winners_path(carry, noise, winner, fitness, evaluate)
+        grads = self._winners_path(carry, noise, winner, fitness, evaluate, earlier)
         if self.gradient == "guarded":
             x, fitness, radius = self._refine(x, fitness, winner, radius, evaluate)
         committed, state = self.algorithm.commit(params, state, noise, x, fitness, made)
@@ -371,14 +389,21 @@ class Generation:
         winner: Int[Tensor, "seeds 1"],
         fitness: Float[Tensor, "seeds pop"],
         evaluate: Evaluator,
+        earlier: Sequence[tuple[Any, Float[Tensor, "seeds pop"]]] = (),
     ) -> dict[str, Tensor]:
-        """Gradient of the generation's best fitness with respect to every learned parameter."""
+        """Gradient of the generation's best fitness with respect to every learned parameter.
+
+        `earlier` has noise and fitness of the generations between `carry` and this one.
+        """
         if not self.learn:
             return {}
         its_noise = type(noise)(*(take(value, winner) for value in noise[:-1]), rows=winner)
 
         def winner_of(leaves: dict[str, Tensor]) -> Tensor:
-            return self.algorithm.propose(carry.params._replace(**leaves), carry.state, its_noise)[0]
+            params, state = carry.params._replace(**leaves), carry.state
+            for noise, fitness in earlier:
+                params, state = self._again(params, state, noise, fitness)
+            return self.algorithm.propose(params, state, its_noise)[0]
 
         grads = evaluate.gradients(winner_of, self._learned(carry.params))
         if self.gradient == "overwritten" and self.algorithm.elitist:
@@ -390,6 +415,14 @@ class Generation:
         if self.watch is not None:
             self.watch(self._learned(carry.params), grads)
         return grads
+
+    def _again(self, params: Any, state: Any, noise: Any, fitness: Float[Tensor, "seeds pop"]) -> tuple[Any, Any]:
+        """A generation whose `fitness` is known, with a graph."""
+        x, made = self.algorithm.propose(params, state, noise)
+        if self.algorithm.weighs:
+            fitness = torch.where(fitness.isfinite(), self.problem(x), torch.inf)
+        params, state = self.algorithm.commit(params, state, noise, x, fitness, made)
+        return params, state
 
     def _outer_step(
         self,

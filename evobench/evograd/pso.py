@@ -65,6 +65,7 @@ class PSO:
 
     solutions = frozenset({"x"})
     elitist = False
+    weighs = False
     refines = "best"
     evaluates_start = True
 
