@@ -58,15 +58,16 @@ class Algorithm:
         """How many individuals it has where `asked` for a number."""
         return 1 if self.backend == "gradient" else asked
 
-    def least_budget(self, pop: int, gradient_cost: float) -> float:
-        """What one turn of the loop may cost: a smaller budget would buy nothing."""
+    def least_budget(self, pop: int, gradient_cost: float, unroll: int = 1) -> float:
+        """What one turn of the loop may cost, `unroll` generations: a smaller budget would buy nothing."""
         if self.backend == "gradient":
             return 1 + gradient_cost
         variant = VARIANTS.get(self.variant)
         if variant is None:
             return pop
         burst = (1 + gradient_cost) * descent.steps(pop) if variant.gradient == "guarded" else 0
-        return max(pop + gradient_cost * variant.most_gradients, burst)
+        gradients = variant.most_gradients + (unroll - 1) * pop
+        return max(unroll * pop + gradient_cost * gradients, burst)
 
     @property
     def needs_gradient(self) -> bool:

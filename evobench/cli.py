@@ -489,6 +489,98 @@ def verify(directory: Results) -> None:
         raise typer.Exit(FAILED)
 
 
+@app.command("bias")
+def bias_(
+    algo: Annotated[str, _option("algo", "Algorithms, separated by commas.", "NAMES")],
+    dim: Annotated[str, _option("dim", "Dimensions [30].", "NUMBERS")] = "30",
+    seeds: Annotated[str, _option("seeds", "A count, a range or a list [30].", "30|0-29|1,4,7")] = "30",
+    budget: Annotated[str | None, _option("budget", "Evaluations of a run [5000 x dimension].", "N")] = None,
+    init: Annotated[
+        Literal["centre", "uniform"] | None, _option("init", "Look at this start too, beside their own.")
+    ] = None,
+    out: Annotated[Path, _option("out", "The experiment's directory [results/bias].", "DIR")] = Path("results/bias"),
+    jobs: Annotated[str | None, _option("jobs", "Worker processes [one a core].", "N")] = None,
+    settings: Annotated[
+        list[str] | None, _option("set", "A setting of an algorithm; repeatable.", "ALGO.KEY=VALUE")
+    ] = None,
+) -> None:
+    """Do algorithms profit from an optimum at the centre of the box?
+
+    Runs them on six functions, with the optimum at the centre and shifted as in the fair protocol,
+    and compares the errors as J. Kudela does (Nature Machine Intelligence 4, 2022): where the
+    geometric mean of the ratios is above 10 there is a centre bias. Resumes where it stopped.
+
+    \b
+    Examples:
+      evobench bias --algo cmaes_diff
+      evobench bias --algo cmaes_diff,cmaes_plain --init uniform --seeds 10
+    """
+    if jobs is not None and not re.fullmatch(r"0*[1-9][0-9]{0,3}", jobs):
+        raise ValueError(f"bad --jobs '{jobs}': give a number from 1 to 9999")
+    from evobench import bias, terminal
+    from evobench.runner import run_experiment
+    from evobench.store import load_results
+
+    overrides: dict[str, dict[str, Any]] = {}
+    for name, key, value in map(_parse_setting, settings or []):
+        overrides.setdefault(name, {})[key] = value
+    experiment = bias.bias_experiment(algo, dim=dim, seeds=seeds, budget=budget, init=init, settings=overrides)
+    console = _console()
+    watched = sys.stdout.isatty() and not console.is_dumb_terminal
+    listener = (terminal.Bars if watched else terminal.Lines)(console)
+    try:
+        with listener:
+            summary = run_experiment(experiment, out, jobs=int(jobs) if jobs else None, listener=listener)
+    except KeyboardInterrupt:
+        typer.echo("stopped: everything finished is kept, and the same command goes on from there", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    for task, reason in summary.failures:
+        _complain(f"{terminal.describe(task)} failed: {reason}")
+    if summary.computed or summary.stored:
+        console.print()
+        console.print(terminal.bias_tables(*bias.assess(experiment, load_results(out))))
+    if summary.failures:
+        raise typer.Exit(FAILED)
+
+
+@app.command("gradients")
+def gradients_(
+    algo: Annotated[str, _option("algo", "Algorithms that take gradients.", "NAMES")],
+    fn: Annotated[str, _option("fn", "Functions [ackley].", "NAMES")] = "ackley",
+    dim: Annotated[str, _option("dim", "Dimensions [10].", "NUMBERS")] = "10",
+    seeds: Annotated[str, _option("seeds", "A count, a range or a list [10].", "30|0-29|1,4,7")] = "10",
+    budget: Annotated[str | None, _option("budget", "Evaluations of a run [5000 x dimension].", "N")] = None,
+    protocol: Annotated[str, _option("protocol", "Start, shift, price, precision [paper].", "paper|fair")] = "paper",
+    settings: Annotated[
+        list[str] | None, _option("set", "A setting of an algorithm; repeatable.", "ALGO.KEY=VALUE")
+    ] = None,
+) -> None:
+    """Which parameters receive a gradient, how often and how strongly?
+
+    reached: share of generations and runs with a gradient that is not 0; entries: share of the
+    parameter's entries that it reaches then. Nothing is stored.
+
+    \b
+    Examples:
+      evobench gradients --algo cmaes_diff
+      evobench gradients --algo pso_diff,pso_released --fn rosenbrock --dim 30
+    """
+    from evobench import gradients, terminal
+    from evobench.experiment import make_experiment
+
+    overrides: dict[str, dict[str, Any]] = {}
+    for name, key, value in map(_parse_setting, settings or []):
+        overrides.setdefault(name, {})[key] = value
+    asked = {"algo": algo, "fn": fn, "dim": dim, "seeds": seeds, "budget": budget, "protocol": protocol}
+    experiment = make_experiment({**asked, "settings": overrides})
+    cells = experiment.cells()
+    for cell in cells:
+        gradients.check(cell)
+    for cell in cells:
+        found = gradients.observe(cell, experiment.seeds)
+        _console().print(terminal.gradients_table(cell, len(experiment.seeds), found))
+
+
 @app.command("list")
 def list_(
     section: Annotated[

@@ -326,8 +326,13 @@ class Experiment(BaseModel):
         if budget < pop:
             raise ValueError(f"budget {budget} is smaller than one population of {pop}")
         gradient_cost = parts["gradient_cost"] if self.gradient_cost is None else self.gradient_cost
-        if budget < (least := algorithm.least_budget(pop, gradient_cost)):
-            raise ValueError(f"budget {budget} is too small: a generation of {name} costs {least:g}")
+        settings = algorithm.configure(self.settings.get(name, {})).model_dump()
+        unroll = settings.get("unroll", 1)
+        if budget < (least := algorithm.least_budget(pop, gradient_cost, unroll)):
+            turn = f"{unroll} generations of {name} cost" if unroll > 1 else f"a generation of {name} costs"
+            raise ValueError(f"budget {budget} is too small: {turn} {least:g}")
+        if self.compile and unroll > 1:
+            raise ValueError(f"compile and {name}.unroll {unroll} do not go together: leave one of them out")
         half_box = float(((problem.upper - problem.lower) / 2).min())
         shift = self.shift if self.shift is not None else parts["shift"] * half_box
         if shift > half_box:
@@ -348,7 +353,7 @@ class Experiment(BaseModel):
             dtype=(self.dtype or parts["dtype"]) if tensors else "float64",
             device=device if tensors else "cpu",
             compile=self.compile and tensors,
-            settings=algorithm.configure(self.settings.get(name, {})).model_dump(),
+            settings=settings,
             problem=problem.settings,
         )
 

@@ -66,6 +66,52 @@ def sphere(x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
     return x.square().sum(-1)
 
 
+def rastrigin(x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
+    """Rastrigin's function, A = 10, with 1 − cos 2πx as 2 sin² πx: no cancellation near the optimum."""
+    return (x.square() + 20 * torch.sin(math.pi * x).square()).sum(-1)
+
+
+_SCHWEFEL_BOX, _SCHWEFEL_X = 500.0, 420.968746359982
+
+
+def schwefel(x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
+    """Schwefel's problem 2.26, less its minimum.
+
+    Outside its box it falls without end, so there (where a shift may lead) it goes on as a parabola.
+    """
+    inside = x.clamp(-_SCHWEFEL_BOX, _SCHWEFEL_BOX)
+    root = inside.abs().clamp(min=torch.finfo(x.dtype).tiny).sqrt()  # a finite slope at 0
+    best = _SCHWEFEL_X * math.sin(math.sqrt(_SCHWEFEL_X))  # 418.98 a coordinate
+    return (best - inside * torch.sin(root) + (x - inside).square()).sum(-1)
+
+
+def schwefel_2_22(x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
+    """Schwefel's problem 2.22, Σ|x| + Π|x|."""
+    return x.abs().sum(-1) + _product(x.abs())
+
+
+def levy(x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
+    """Levy's function, as Laguna and Martí have it."""
+    w = 1 + (x - 1) / 4
+    head, tail = w[..., :-1], w[..., -1]
+    middle = (head - 1).square() * (1 + 10 * torch.sin(math.pi * head + 1).square())
+    last = (tail - 1).square() * (1 + torch.sin(2 * math.pi * tail).square())
+    return torch.sin(math.pi * w[..., 0]).square() + middle.sum(-1) + last
+
+
+def zakharov(x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
+    """Zakharov's function."""
+    index = torch.arange(1, x.shape[-1] + 1, dtype=x.dtype, device=x.device)
+    squared = (0.5 * index * x).sum(-1).square()
+    return x.square().sum(-1) + squared + squared.square()
+
+
+def ellipsoid(x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
+    """An ellipsoid whose axes' curvatures go from 1 to 10⁶."""
+    exponent = torch.linspace(0, 6, x.shape[-1], dtype=x.dtype, device=x.device)
+    return (10**exponent * x.square()).sum(-1)
+
+
 def _product(x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
     """Product over the last axis by halving.
 
@@ -89,7 +135,8 @@ class Function:
     """A named objective, independent of dimension.
 
     `x_opt` is the optimum's coordinate (the same in every dimension) and `f_opt` its value; both
-    are None where they are unknown on the box.
+    are None where they are unknown on the box. `rotated`: the function is turned about the origin,
+    where its optimum then must be.
 
     A function made from data has one dimension, `dim`, and instead of an `evaluate` a `build` that
     makes it from its settings, with `x_opt` and `f_opt` as attributes.
@@ -103,6 +150,7 @@ class Function:
     lower: float = BOX[0]
     upper: float = BOX[1]
     min_dim: int = 1
+    rotated: bool = False
     dim: int | None = None
     settings: type[BaseModel] = NoSettings
     build: Callable[[Any], Any] | None = None
@@ -174,6 +222,61 @@ FUNCTIONS: dict[str, Function] = {
                 ("wine_broadcast", wine.broadcast_loss, "the same as the authors compute it"),
             )
         ),
+        Function(
+            "rastrigin",
+            rastrigin,
+            x_opt=0.0,
+            f_opt=0.0,
+            lower=-5.12,
+            upper=5.12,
+            citation="H. Mühlenbein et al., Parallel Computing 17:619-632, 1991",
+        ),
+        Function(
+            "schwefel",
+            schwefel,
+            x_opt=_SCHWEFEL_X,
+            f_opt=0.0,
+            lower=-_SCHWEFEL_BOX,
+            upper=_SCHWEFEL_BOX,
+            citation="H.-P. Schwefel, Numerical Optimization of Computer Models, Wiley, 1981 (2.26)",
+        ),
+        Function(
+            "schwefel_2_22",
+            schwefel_2_22,
+            x_opt=0.0,
+            f_opt=0.0,
+            lower=-10.0,
+            upper=10.0,
+            citation="H.-P. Schwefel, Numerical Optimization of Computer Models, Wiley, 1981 (2.22)",
+        ),
+        Function(
+            "levy",
+            levy,
+            x_opt=1.0,
+            f_opt=0.0,
+            lower=-10.0,
+            upper=10.0,
+            citation="M. Laguna and R. Martí, J. Global Optimization 33:235-255, 2005",
+        ),
+        Function(
+            "zakharov",
+            zakharov,
+            x_opt=0.0,
+            f_opt=0.0,
+            lower=-5.0,
+            upper=10.0,
+            citation="M. Laguna and R. Martí, J. Global Optimization 33:235-255, 2005",
+        ),
+        Function(
+            "ellipsoid_rotated",
+            ellipsoid,
+            x_opt=0.0,
+            f_opt=0.0,
+            lower=-5.0,
+            upper=5.0,
+            rotated=True,
+            citation="N. Hansen and A. Ostermeier, Evolutionary Computation 9(2):159-195, 2001",
+        ),
     )
 }
 
@@ -189,6 +292,8 @@ class Problem:
         lower, upper: box bounds, float64 `[dim]`, in the function's own units.
         shift: translation of the function, float64, `[dim]` or `[seeds, 1, dim]`, or None.
             The optimum of a shifted problem is at `x_opt + shift`.
+        rotation: an orthogonal matrix, float64 `[dim, dim]`, that turns the function about its
+            origin, or None.
         x_opt: location of the unshifted optimum, float64 `[dim]`, or None where unknown.
         f_opt: value at the optimum, or None where unknown.
         settings: what was chosen about it, by name; empty for most.
@@ -205,6 +310,7 @@ class Problem:
     shift: Tensor | None = field(default=None, repr=False)
     settings: dict[str, Any] = field(default_factory=dict)
     parallel: bool = False
+    rotation: Tensor | None = field(default=None, repr=False)
 
     @overload
     def __call__(self, x: Tensor) -> Tensor: ...
@@ -225,6 +331,9 @@ class Problem:
         x = x.to(torch.float64)
         if self.shift is not None:
             x = x - self.shift
+        if self.rotation is not None:
+            # One product a run, as the shapes of the other runs must not touch its bits.
+            x = x @ self.rotation if x.ndim < 3 else x @ self.rotation.expand(*x.shape[:-2], -1, -1)
         return self.evaluate(x).to(torch.float64)
 
     def shifted(self, shift: np.ndarray) -> Problem:
@@ -234,11 +343,9 @@ class Problem:
     def to(self, device: torch.device | str) -> Problem:
         """The same problem with its tensors on `device`."""
         move = getattr(self.evaluate, "to", None)  # an objective that holds tensors, as torch's modules do
-        return replace(
-            self,
-            evaluate=move(device) if callable(move) else self.evaluate,
-            shift=None if self.shift is None else self.shift.to(device),
-        )
+        shift, rotation = (None if tensor is None else tensor.to(device) for tensor in (self.shift, self.rotation))
+        evaluate = move(device) if callable(move) else self.evaluate
+        return replace(self, evaluate=evaluate, shift=shift, rotation=rotation)
 
 
 def draw_shift(seed: int, problem: Problem, half_width: float) -> np.ndarray:
@@ -248,6 +355,16 @@ def draw_shift(seed: int, problem: Problem, half_width: float) -> np.ndarray:
     meets the same problem.
     """
     return np.random.default_rng([seed, problem.dim]).uniform(-half_width, half_width, problem.dim)
+
+
+def draw_rotation(dim: int) -> np.ndarray:
+    """The rotation of every rotated function at `dim`, uniform over the orthogonal matrices, float64 `[dim, dim]`.
+
+    The QR decomposition of normal numbers, with R's diagonal made positive (F. Mezzadri, Notices of
+    the AMS 54(5):592-604, 2007).
+    """
+    q, r = np.linalg.qr(np.random.default_rng(dim).standard_normal((dim, dim)))
+    return q * np.sign(np.diag(r))
 
 
 def make_problem(name: str, dim: int, settings: dict[str, Any] | None = None) -> Problem:
@@ -283,6 +400,7 @@ def make_problem(name: str, dim: int, settings: dict[str, Any] | None = None) ->
         f_opt=f_opt,
         settings=configured.model_dump(),
         parallel=function.build is not None,
+        rotation=torch.from_numpy(draw_rotation(dim)) if function.rotated else None,
     )
     if ":" in name:
         check_batched(problem)

@@ -38,7 +38,7 @@ from evobench.baselines import gradient
 from evobench.baselines import pymoo as baselines
 from evobench.evograd import FAMILIES, VARIANTS
 from evobench.evograd.checkpoint import Checkpoint
-from evobench.evograd.loop import run_batch
+from evobench.evograd.loop import Watch, run_batch
 from evobench.experiment import Cell, Experiment
 from evobench.problems import Problem, check_differentiable, draw_shift, make_problem
 from evobench.record import RunRecord
@@ -125,7 +125,8 @@ def batches(cell: Cell, seeds: Sequence[int]) -> list[Task]:
     """The tasks of these seeds: for a tensor program as many runs at once as fit into `MEMORY`."""
     most = 1
     if (peak := ALGORITHMS[cell.algo].peak) is not None:
-        most = max(1, int(MEMORY // (peak(cell.pop_size, cell.dim) * np.dtype(cell.dtype).itemsize)))
+        numbers = peak(cell.pop_size, cell.dim) * cell.settings.get("unroll", 1)
+        most = max(1, int(MEMORY // (numbers * np.dtype(cell.dtype).itemsize)))
     return [Task(cell, tuple(seeds[start : start + most])) for start in range(0, len(seeds), most)]
 
 
@@ -186,13 +187,18 @@ def run_experiment(
 
 
 def execute(
-    task: Task, progress: Progress, checkpoint: Checkpoint | None = None, problem: Problem | None = None
+    task: Task,
+    progress: Progress,
+    checkpoint: Checkpoint | None = None,
+    problem: Problem | None = None,
+    watch: Watch | None = None,
 ) -> list[RunRecord]:
     """Compute a task, on whichever backend its cell names.
 
     Args:
         checkpoint: where a tensor program is kept meanwhile, and goes on from.
         problem: what to minimise; by default the cell's function.
+        watch: shown every gradient of a tensor program.
     """
     cell = task.cell
     algorithm = ALGORITHMS[cell.algo]
@@ -244,6 +250,7 @@ def execute(
         compile=cell.compile,
         checkpoint=checkpoint,
         progress=progress,
+        watch=watch,
     )
 
 

@@ -153,8 +153,9 @@ def _described(row: Any) -> dict[str, Any]:
 
 
 def _difference(cell: Cell, described: dict[str, Any], group: dict[Cell, dict[str, Any]]) -> str:
-    for key, value in described.items():
+    for key in dict.fromkeys(key for other in group.values() for key in other):
         if len({str(other.get(key)) for other in group.values()}) == len(group):
+            value = described.get(key, "default")
             if key in ("init", "dtype"):
                 return str(value)
             return f"{key}={value:g}" if _is_number(value) else f"{key}={value}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
@@ -16,13 +16,15 @@ from rich.progress import Task as Bar
 from rich.table import Column, Table
 from rich.text import Text
 
+from evobench import bias
 from evobench.algorithms import ALGORITHMS
 from evobench.evograd.outer import OuterSettings
 from evobench.experiment import PROTOCOLS, Cell, Experiment
-from evobench.problems import FUNCTIONS
+from evobench.problems import FUNCTIONS, PAPER_FUNCTIONS
 from evobench.runner import Plan, Task
-from evobench.stats import labels
+from evobench.stats import TIE, labels
 from evobench.store import CELL
+from evobench.tables import MISSING
 
 COST = {"evograd": 1, "gradient": 10, "pymoo": 30}
 """What an evaluation costs on each backend, roughly: the time left is estimated in this measure,
@@ -251,6 +253,81 @@ def _clock(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
+def bias_tables(found: pd.DataFrame, verdicts: pd.DataFrame) -> Group:
+    """What `bias.assess` found: a table and a verdict for each algorithm, dimension and start."""
+    parts: list[Table | Text] = []
+    for verdict in verdicts.to_dict("records"):
+        rows = found[(found[list(bias.Group._fields)] == [verdict[name] for name in bias.Group._fields]).all(axis=1)]
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", title_justify="left")
+        own = " (its own)" if verdict["start"] == ALGORITHMS[verdict["algo"]].own_start else ""
+        table.title, table.title_style = f"{verdict['algo']}, {verdict['dim']}D, start: {verdict['start']}{own}", "cyan"
+        table.add_column("function", no_wrap=True)
+        for heading in ("centred", "shifted", "ratio [95% CI]", "A12 [95% CI]", "p"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for row in rows.to_dict("records"):
+            effect = f"{row['a12']:.2f} [{row['a12_low']:.2f}, {row['a12_high']:.2f}]"
+            values = (*map(_rounded, (row["centred"], row["shifted"])), _ratio(row), effect, _rounded(row["p_holm"]))
+            table.add_row(row["fn"], *values, style="bold" if row["profits"] else "")
+        parts += [table, Text(f"{_verdict(verdict)}\n")]
+    return Group(*parts, Text(_BIAS_NOTE))
+
+
+_BIAS_NOTE = (
+    f"centred, shifted: median errors, floored at {TIE:g}. A12: probability that a run ends lower\n"
+    "with the optimum at the centre. p: Mann-Whitney, Holm's correction. Bold: profits."
+)
+
+
+def _verdict(verdict: dict[Hashable, Any]) -> str:
+    profits = ", ".join(verdict["profits"])
+    name = "centre bias" if verdict["biased"] else "some centre bias" if profits else "no centre bias"
+    bound = f"{'above' if verdict['ratio'] > bias.BOUND else 'not above'} {bias.BOUND:g}"
+    return f"{name}: profits on {profits or 'no function'}\ngeometric mean of the ratios {_ratio(verdict)}, {bound}"
+
+
+def _ratio(row: dict[Hashable, Any]) -> str:
+    return f"{_rounded(row['ratio'])} [{_rounded(row['ratio_low'])}, {_rounded(row['ratio_high'])}]"
+
+
+def gradients_table(cell: Cell, seeds: int, rows: pd.DataFrame) -> Group:
+    """What `gradients.observe` found of one cell."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", title_justify="left")
+    budget = f"{_runs(seeds)} of {cell.budget:,} evaluations"
+    table.title, table.title_style = f"{cell}: {budget}", "cyan"
+    for heading in ("parameter", "fate"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("reached", "entries", "norm [IQR]", "norm / own norm [IQR]"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows.to_dict("records"):
+        shares = [f"{row[name]:.1%}" if row[name] == row[name] else MISSING for name in ("reached", "entries")]
+        spreads = [
+            f"{_rounded(row[name])} [{_rounded(row[f'{name}_q1'])}, {_rounded(row[f'{name}_q3'])}]"
+            if row["reached"] > 0
+            else MISSING
+            for name in ("norm", "relative")
+        ]
+        table.add_row(row["parameter"], row["fate"], *shares, *spreads, style="bold" if row["fate"] == "dead" else "")
+    return Group(table, Text(f"{_fates(rows)}\n"))
+
+
+def _fates(rows: pd.DataFrame) -> str:
+    """What is named after a table: all but the parameters that learn."""
+    names = {fate: list(part["parameter"]) for fate, part in rows.groupby("fate", sort=False)}
+    explained = {
+        "dead": "dead (no gradient ever)",
+        "overwritten": "overwritten (the commit undoes the step)",
+        "not learned": "not learned here",
+    }
+    sentences = [f"{text}: {', '.join(names[fate])}" for fate, text in explained.items() if fate in names]
+    return "\n".join(sentences) or "every parameter learns"
+
+
+def _rounded(value: float) -> str:
+    """Two significant digits, `270` and `3.3e6`: what an interval of this width has."""
+    mantissa, e, exponent = f"{float(f'{value:.2g}'):g}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if e else mantissa
+
+
 def _plain_table(*columns: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for column in columns:
@@ -265,13 +342,23 @@ def algorithms_table() -> Table:
     return table
 
 
-def functions_table() -> Table:
-    table = _plain_table("function", "box", "minimum", "least dim", "source")
-    for function in FUNCTIONS.values():
-        minimum = "unknown" if function.f_opt is None else f"{function.f_opt:g}"
-        box = f"[{function.lower:g}, {function.upper:g}]"
-        table.add_row(function.name, box, minimum, str(function.min_dim), function.citation)
-    return table
+def functions_table() -> Group:
+    """The paper's functions, then the others."""
+    papers = [FUNCTIONS[name] for name in PAPER_FUNCTIONS]
+    others = [function for function in FUNCTIONS.values() if function not in papers]
+    parts = []
+    for title, functions in (("the paper's: --fn all", papers), ("by name only", others)):
+        table = _plain_table("function", "box", "minimum", "least dim", "source")
+        table.title, table.title_style, table.title_justify = title, "bold cyan", "left"
+        table.show_header = functions is papers
+        for column, width in zip(table.columns, (17, 13, 7, 9), strict=False):
+            column.min_width = width
+        for function in functions:
+            minimum = "unknown" if function.f_opt is None else f"{function.f_opt:g}"
+            box = f"[{function.lower:g}, {function.upper:g}]"
+            table.add_row(function.name, box, minimum, str(function.min_dim), function.citation)
+        parts.append(table)
+    return Group(*parts)
 
 
 def protocols_table() -> Table:

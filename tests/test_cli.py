@@ -74,7 +74,10 @@ def refuse(result: Result, *texts: str, code: int = 2) -> None:
 # Help and lists
 
 
-@pytest.mark.parametrize("command", ["", "run", "compare", "plot", "wine", "claims", "verify", "list"])
+COMMANDS = ["run", "compare", "plot", "wine", "claims", "verify", "bias", "gradients", "list"]
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_has_an_example_and_fits_a_screen(command: str) -> None:
     result = call(f"{command} --help")
     assert result.exit_code == 0
@@ -461,7 +464,7 @@ def test_a_bad_flag_is_refused_in_one_sentence(place: Path, flag: str, value: st
         ("run --frobnicate", ["--frobnicate"]),
         ("run --algo", ["--algo"]),
         ("run one.yaml two.yaml", ["two.yaml"]),
-        ("frobnicate", ["'frobnicate'", "run, compare, plot, wine, claims, verify, list"]),
+        ("frobnicate", ["'frobnicate'", "run, compare, plot, wine, claims, verify, bias, gradients, list"]),
         ("list everything", ["'everything'", "algorithms"]),
         ("compare", ["DIR"]),
         ("compare nowhere", ["nowhere"]),

@@ -23,6 +23,7 @@ from evobench.problems import (
     Problem,
     _product,
     check_differentiable,
+    draw_rotation,
     draw_shift,
     make_problem,
 )
@@ -57,12 +58,55 @@ def sphere(x):
     return (x * x).sum(-1)
 
 
-REFERENCE = {f.__name__: f for f in (ackley, michalewicz, rosenbrock, griewank, sphere)}
+def rastrigin(x):
+    return 10 * x.shape[-1] + (x * x - 10 * np.cos(2 * np.pi * x)).sum(-1)
+
+
+def size(x):
+    """|x|, analytic beside 0."""
+    return x * np.sign(x.real)
+
+
+def schwefel(x):
+    inside = np.where(np.abs(x.real) > 500, 500 * np.sign(x.real), x)
+    return (418.9828872724338 - inside * np.sin(np.sqrt(size(inside))) + (x - inside) ** 2).sum(-1)
+
+
+def schwefel_2_22(x):
+    return size(x).sum(-1) + np.prod(size(x), -1)
+
+
+def levy(x):
+    w = 1 + (x - 1) / 4
+    terms = [(v - 1) ** 2 * (1 + 10 * np.sin(np.pi * v + 1) ** 2) for v in np.moveaxis(w, -1, 0)[:-1]]
+    last = (w[..., -1] - 1) ** 2 * (1 + np.sin(2 * np.pi * w[..., -1]) ** 2)
+    return np.sin(np.pi * w[..., 0]) ** 2 + sum(terms) + last
+
+
+def zakharov(x):
+    weighted = x @ (np.arange(1, x.shape[-1] + 1) / 2)
+    return (x * x).sum(-1) + weighted**2 + weighted**4
+
+
+def ellipsoid_rotated(x):
+    dim = x.shape[-1]
+    z = np.einsum("...i,ij->...j", x, draw_rotation(dim))
+    return (1000.0 ** (2 * np.arange(dim) / max(dim - 1, 1)) * z * z).sum(-1)
+
+
+REFERENCE = {
+    f.__name__: f
+    for f in (
+        *(ackley, michalewicz, rosenbrock, griewank, sphere),
+        *(rastrigin, schwefel, schwefel_2_22, levy, zakharov, ellipsoid_rotated),
+    )
+}
 
 
 def points(name: str, dim: int, *batch: int) -> np.ndarray:
     """Uniform in the box, the same for every call."""
-    return np.random.default_rng([NAMES.index(name), dim]).uniform(-100, 100, (*batch, dim))
+    function = FUNCTIONS[name]
+    return np.random.default_rng([NAMES.index(name), dim]).uniform(function.lower, function.upper, (*batch, dim))
 
 
 def exact_gradient(name: str, x: np.ndarray) -> np.ndarray:
@@ -89,7 +133,11 @@ def test_values_match_numpy(name, dim):
 
 
 @pytest.mark.parametrize(
-    ("name", "peer"), [("ackley", "Ackley"), ("griewank", "Griewank"), ("rosenbrock", "Rosenbrock")]
+    ("name", "peer"),
+    [
+        *(("ackley", "Ackley"), ("griewank", "Griewank"), ("rosenbrock", "Rosenbrock")),
+        *(("rastrigin", "Rastrigin"), ("zakharov", "Zakharov")),
+    ],
 )
 @pytest.mark.parametrize("dim", [2, 30])
 def test_values_match_pymoo(name, peer, dim):
@@ -327,6 +375,43 @@ def test_shifts_never_change():
     """The fair protocol's optima are not part of settings_hash: another stream would mix with stored rows."""
     expected = [57.00402645, 46.14806845, -32.16354801]
     np.testing.assert_allclose(draw_shift(7, make_problem("ackley", 3), 60.0), expected, rtol=1e-8)
+
+
+# Rotation and what lies outside the box
+
+
+@pytest.mark.parametrize("dim", [1, 2, 30])
+def test_a_rotation_is_orthogonal(dim):
+    rotation = draw_rotation(dim)
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(dim), atol=1e-13)
+    assert dim < 2 or np.abs(rotation - np.eye(dim)).max() > 0.1
+
+
+def test_rotations_never_change():
+    """They are not part of settings_hash: others would mix with stored rows."""
+    np.testing.assert_allclose(draw_rotation(2), [[0.41616819, -0.90928766], [-0.90928766, -0.41616819]], rtol=1e-7)
+
+
+def test_the_rotated_ellipsoids_axes():
+    """Along the rotation's columns the curvatures are 1 to 10⁶, for every run and wherever it is shifted."""
+    rotation, shift = draw_rotation(5), np.arange(10.0).reshape(2, 1, 5) / 10
+    problem = make_problem("ellipsoid_rotated", 5).shifted(shift)
+    along = problem(shift + rotation.T)
+    np.testing.assert_allclose(along, np.tile(10 ** np.linspace(0, 6, 5), (2, 1)), rtol=1e-9)
+
+
+def test_rotated_runs_do_not_touch_each_other():
+    problem = make_problem("ellipsoid_rotated", 30)
+    x = torch.from_numpy(points("ellipsoid_rotated", 30, 6, 100))
+    assert torch.equal(problem(x)[2:4], problem(x[2:4]))
+
+
+def test_schwefel_is_worse_outside_its_box():
+    """As written it falls without end there, below its minimum in the box."""
+    x = np.linspace(-1500, 1500, 20_001)[:, None]
+    values = make_problem("schwefel", 1)(x)
+    assert (values >= 0).all()
+    assert (values[np.abs(x[:, 0]) > 560] > 1000).all()
 
 
 # The registry

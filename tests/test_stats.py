@@ -597,5 +597,10 @@ def test_labels_say_what_tells_settings_apart() -> None:
     again = {**centre, "settings": '{"lr": 0.1}'}
     assert names(("cmaes", "a" * 12, centre), ("cmaes", "b" * 12, again)) == ["cmaes@lr=0.1", "cmaes@lr=1"]
     assert names(("cmaes", "a" * 12, centre), ("cmaes", "b" * 12, centre)) == ["cmaes@aaaaaa", "cmaes@bbbbbb"]
+    further = {**centre, "settings": '{"lr": 1, "unroll": 5}'}  # left out where it is 1
+    assert names(("cmaes", "a" * 12, centre), ("cmaes", "b" * 12, further)) == [
+        "cmaes@unroll=5",
+        "cmaes@unroll=default",
+    ]
     three = (("cmaes", "a" * 12, centre), ("cmaes", "b" * 12, again), ("cmaes", "c" * 12, uniform))
     assert names(*three) == ["cmaes@lr=0.1", "cmaes@lr=0.5", "cmaes@lr=1"]

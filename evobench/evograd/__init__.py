@@ -50,9 +50,11 @@ FAMILIES = {
     "cmaes": Family("CMA-ES", cmaes.CMAES, cmaes.Settings, lambda n, d: 45 * n * d + 25 * d * d),
 }
 
+_NO_UNROLL: dict[str, dict[str, Any]] = {family: {"unroll": 1} for family in FAMILIES}
+
 VARIANTS = {
     "diff": Variant("kept", "as the paper's text has it: gradient steps on solutions count"),
-    "plain": Variant("off", "the same tensor program and noise, no gradient"),
+    "plain": Variant("off", "the same tensor program and noise, no gradient", requires=_NO_UNROLL),
     "released": Variant(
         "overwritten",
         "as the authors' released code behaves: gradient steps on solutions are overwritten",
@@ -61,9 +63,11 @@ VARIANTS = {
             "de": {"noise": "gumbel", "fitness_logits": True, "fixed": ("crossover_logit", "selection_logit")},
             "cmaes": {"weights": "rank", "constants": "released", "reflected_steps": False},
         },
+        requires=_NO_UNROLL,
     ),
     "guarded": Variant(
         "guarded",
         "sampling and guarded quasi-Newton descents share the budget by what pays",
+        requires=_NO_UNROLL,
     ),
 }

@@ -1,7 +1,9 @@
 """Differentiable CMA-ES (paper §2.1.4 and §2.2.5).
 
 Hansen, "The CMA Evolution Strategy: A Tutorial", arXiv:1604.00772; Auger and Hansen, GECCO 2012
-(the paper's reference). Mean, log σ and the Cholesky factor L are learned.
+(the paper's reference). Mean, log σ and the Cholesky factor L are learned. The learning rates and
+the damping act through the state alone, on later generations, so they are learned where a gradient
+flows through several (`unroll`), and are numbers where it does not.
 
 The weights are softmax(−f/T) over the best half, the temperature T being the standard deviation of
 its fitness: a fixed T would be an argmax at 1e10 and a plain average at 1e-10. The constants are
@@ -13,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -22,10 +24,11 @@ from torch import Tensor
 
 from evobench.evograd.loop import Evaluate
 from evobench.evograd.outer import OuterSettings
-from evobench.evograd.relaxations import sigmoid
+from evobench.evograd.relaxations import logit, sigmoid
 from evobench.evograd.space import CENTRE_STD, Space, Streams, reflect, take
 
 _H_SIGMA_SLOPE = 10.0  # of the logistic window (the authors' code)
+_SMALLEST_RATE = 1e-6  # a learned rate starts this far from 0 and 1 at least
 _MIN_LOG_SIGMA = -80.0  # e^-80 = 2e-35: far below any spacing of float64 in the box
 
 
@@ -35,6 +38,19 @@ class Params(NamedTuple):
     mean: Float[Tensor, "seeds 1 dim"]  # μ
     log_sigma: Float[Tensor, "seeds 1 1"]  # log σ
     factor: Float[Tensor, "seeds dim dim"]  # L, lower triangular
+
+
+class UnrolledParams(NamedTuple):
+    """Learned tensors where the gradient flows through several generations."""
+
+    mean: Float[Tensor, "seeds 1 dim"]  # μ
+    log_sigma: Float[Tensor, "seeds 1 1"]  # log σ
+    factor: Float[Tensor, "seeds dim dim"]  # L, lower triangular
+    logit_c_c: Float[Tensor, "seeds 1 1"]
+    logit_c_sigma: Float[Tensor, "seeds 1 1"]
+    log_c_1: Float[Tensor, "seeds 1 1"]  # both less log(1 − c_1 − c_μ): their sum stays below 1
+    log_c_mu: Float[Tensor, "seeds 1 1"]
+    log_damps: Float[Tensor, "seeds 1 1"]
 
 
 class Settings(OuterSettings):
@@ -50,7 +66,11 @@ class Settings(OuterSettings):
     constants: Literal["hansen", "released"] = Field("hansen", description="learning rates and damping (paper: [2])")
     reflected_steps: bool = Field(True, description="y is the step to the reflected point, where f was evaluated")
 
-    learnable = Params._fields
+    learnable = UnrolledParams._fields
+
+    @property
+    def learns(self) -> tuple[str, ...]:
+        return tuple(name for name in super().learns if self.unroll > 1 or name in Params._fields)
 
 
 class State(NamedTuple):
@@ -71,13 +91,13 @@ class Noise(NamedTuple):
 
 
 class Constants(NamedTuple):
-    """Learning rates and damping."""
+    """Learning rates and damping: numbers, or tensors `[S, 1, 1]` where they are learned."""
 
-    c_c: float
-    c_sigma: float
-    c_1: float
-    c_mu: float
-    damps: float
+    c_c: Any
+    c_sigma: Any
+    c_1: Any
+    c_mu: Any
+    damps: Any
 
 
 def hansen_constants(dim: int, mu_eff: float) -> Constants:
@@ -120,6 +140,10 @@ class CMAES:
     evaluates_start = False
 
     @property
+    def weighs(self) -> bool:
+        return self.settings.weights == "softmax"
+
+    @property
     def parents(self) -> int:
         """μ, the best half."""
         return self.space.pop // 2
@@ -140,7 +164,29 @@ class CMAES:
         dim = self.space.dim
         return math.sqrt(2) * math.exp(math.lgamma((dim + 1) / 2) - math.lgamma(dim / 2))
 
-    def init(self, rng: Streams, evaluate: Evaluate) -> tuple[Params, State]:
+    def constants_of(self, params: Params | UnrolledParams) -> Constants:
+        """Learning rates and damping as these parameters have them."""
+        if isinstance(params, Params):
+            return self.constants
+        c_1, c_mu = params.log_c_1.exp(), params.log_c_mu.exp()
+        whole = 1 + c_1 + c_mu
+        return Constants(
+            c_c=sigmoid(params.logit_c_c),
+            c_sigma=sigmoid(params.logit_c_sigma),
+            c_1=c_1 / whole,
+            c_mu=c_mu / whole,
+            damps=params.log_damps.exp(),
+        )
+
+    def _learned_constants(self) -> list[Float[Tensor, "seeds 1 1"]]:
+        """The last five of `UnrolledParams`, as they start."""
+        c, least = self.constants, _SMALLEST_RATE
+        rest = max(1 - c.c_1 - c.c_mu, least)
+        values = [logit(min(max(rate, least), 1 - least)) for rate in (c.c_c, c.c_sigma)]
+        values += [math.log(max(rate, least) / rest) for rate in (c.c_1, c.c_mu)]
+        return [self.space.full(value, 1, 1) for value in (*values, math.log(c.damps))]
+
+    def init(self, rng: Streams, evaluate: Evaluate) -> tuple[Params | UnrolledParams, State]:
         space = self.space
         # Known from here on: a generation must not wait for the device.
         _ = self.max_log_sigma, self._by_rank, self.constants, self.expected_norm
@@ -148,7 +194,9 @@ class CMAES:
         eye = torch.eye(space.dim, dtype=space.lower.dtype, device=space.lower.device)
         eye = eye.expand(space.seeds, -1, -1).contiguous()
         log_sigma = space.full(math.log(self.settings.sigma0 or default), 1, 1)
-        params = Params(space.start(rng, 1), log_sigma, eye)
+        params: Params | UnrolledParams = Params(space.start(rng, 1), log_sigma, eye)
+        if self.settings.unroll > 1:
+            params = UnrolledParams(*params, *self._learned_constants())
         return params, State(
             eye, eye, space.full(0.0, 1, space.dim), space.full(0.0, 1, space.dim), space.full(0.0, 1, 1)
         )
@@ -157,21 +205,25 @@ class CMAES:
         (z,) = rng.normal((self.space.pop, self.space.dim))
         return Noise(z.to(self.space.lower.dtype))
 
-    def propose(self, params: Params, state: State, noise: Noise) -> tuple[Float[Tensor, "seeds n dim"], None]:
+    def propose(
+        self, params: Params | UnrolledParams, state: State, noise: Noise
+    ) -> tuple[Float[Tensor, "seeds n dim"], None]:
         step = noise.z @ params.factor.tril().mT  # L z
         return reflect(params.mean + params.log_sigma.exp() * step, self.space), None
 
     def commit(
         self,
-        params: Params,
+        params: Params | UnrolledParams,
         state: State,
         noise: Noise,
         x: Float[Tensor, "seeds pop dim"],
         fitness: Float[Tensor, "seeds pop"],
         carry: None,
-    ) -> tuple[Params, State]:
-        c, dim = self.constants, self.space.dim
-        sigma, factor = params.log_sigma.exp(), params.factor  # its upper triangle has no gradient: 0
+    ) -> tuple[Params | UnrolledParams, State]:
+        c, dim = self.constants_of(params), self.space.dim
+        sigma, factor = params.log_sigma.exp(), params.factor
+        if factor.requires_grad:
+            factor = factor.tril()  # no gradient above the diagonal, where it stays 0
         fitness, order = fitness.sort(dim=1)
         order = order[:, : self.parents]
         weights = self.weights(fitness[:, : self.parents]).to(x.dtype)[..., None]
@@ -194,10 +246,10 @@ class CMAES:
         covariance = self._moved(state.covariance, state.factor, factor)
         keep = 1 - c.c_1 - c.c_mu + c.c_1 * (1 - h_sigma) * c.c_c * (2 - c.c_c)
         # Rank one and rank μ as one product of √-scaled rows, never [S, μ, D, D].
-        rows = torch.cat([(c.c_mu * weights).sqrt() * y, math.sqrt(c.c_1) * path_c], dim=1)
+        rows = torch.cat([(c.c_mu * weights).sqrt() * y, _sqrt(c.c_1) * path_c], dim=1)
         covariance = torch.baddbmm(keep * covariance, rows.mT, rows)
         log_sigma = params.log_sigma + (c.c_sigma / c.damps * (length - 1)).clamp(max=1.0)
-        return self._repaired(mean, log_sigma, covariance, factor, path_sigma, path_c, age)
+        return self._repaired(params, mean, log_sigma, covariance, factor, path_sigma, path_c, age)
 
     def weights(self, fitness: Float[Tensor, "seeds parents"]) -> Float[Tensor, "seeds parents"]:
         """Recombination weights of the best half, sorted from the best; each run's sum to 1."""
@@ -225,6 +277,7 @@ class CMAES:
 
     def _repaired(
         self,
+        params: Params | UnrolledParams,
         mean: Tensor,
         log_sigma: Tensor,
         covariance: Tensor,
@@ -232,7 +285,7 @@ class CMAES:
         path_sigma: Tensor,
         path_c: Tensor,
         age: Tensor,
-    ) -> tuple[Params, State]:
+    ) -> tuple[Params | UnrolledParams, State]:
         """Factorise C; a run whose covariance broke gets its diagonal back, alone."""
         jittered = covariance + torch.diag_embed(self._jitter(factor).expand(-1, self.space.dim))
         new_factor, info = torch.linalg.cholesky_ex(jittered)
@@ -243,10 +296,12 @@ class CMAES:
         log_sigma = log_sigma.nan_to_num(nan=0.0).clamp(_MIN_LOG_SIGMA, self.max_log_sigma)
         mean = torch.where(mean.isfinite(), mean, self.space.centre)
         path_sigma, path_c = (torch.where(bad | ~path.isfinite(), 0.0, path) for path in (path_sigma, path_c))
-        return Params(mean, log_sigma, new_factor), State(covariance, new_factor, path_sigma, path_c, age)
+        params = params._replace(mean=mean, log_sigma=log_sigma, factor=new_factor)
+        return params, State(covariance, new_factor, path_sigma, path_c, age)
 
     def _jitter(self, factor: Float[Tensor, "seeds dim dim"]) -> Float[Tensor, "seeds 1"]:
         """ε for the diagonal, from the smallest non-zero entry of L, without a graph (§2.2.5)."""
+        factor = factor.detach()
         size = torch.where(factor == 0, torch.inf, factor.abs()).amin((-2, -1))
         return torch.exp(math.log(1e-15) - 1.75 * size.log()).clamp(1e-7, 0.1)[:, None]
 
@@ -260,5 +315,12 @@ class CMAES:
         """σ stays below ten box widths."""
         return math.log(10 * self.width)
 
-    def learned(self, params: Params) -> dict[str, Float[Tensor, " seeds"]]:
-        return {"sigma": params.log_sigma.exp()[:, 0, 0]}
+    def learned(self, params: Params | UnrolledParams) -> dict[str, Float[Tensor, " seeds"]]:
+        sigma = {"sigma": params.log_sigma.exp()[:, 0, 0]}
+        if isinstance(params, Params):
+            return sigma
+        return sigma | {name: value[:, 0, 0] for name, value in self.constants_of(params)._asdict().items()}
+
+
+def _sqrt(value: Any) -> Any:
+    return value.sqrt() if isinstance(value, Tensor) else math.sqrt(value)

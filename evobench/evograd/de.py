@@ -82,6 +82,10 @@ class DE:
     welcomes = True
     evaluates_start = True
 
+    @property
+    def weighs(self) -> bool:
+        return self.settings.fitness_logits
+
     def init(self, rng: Streams, evaluate: Evaluate) -> tuple[Params, State]:
         s, space = self.settings, self.space
         x = space.start(rng, space.pop)

@@ -90,6 +90,7 @@ class GA:
     solutions = frozenset({"x"})
     elitist = True
     welcomes = True
+    weighs = True
     evaluates_start = True
 
     def init(self, rng: Streams, evaluate: Evaluate) -> tuple[Params, State]:

@@ -5,6 +5,13 @@ fitness of the generation, which is the fitness of one individual per run; so on
 is proposed again with a graph, and the gradient flows through [S, 1, D] instead of [S, N, D]: the
 same gradient for about 1/N of the work ("the winner's path").
 
+With the setting `unroll` = K > 1 a turn is K generations, a window. Its loss is that of the last one, and
+the gradient with respect to the parameters as the window began flows back through the commits of all
+of it (truncated back-propagation through time: the state that the window starts from is a constant).
+The generations before the last are computed again for that, with a graph and with their whole
+population, since a commit mixes individuals. The outer optimiser steps once a window, on what the last
+commit made.
+
 What the variants do with that gradient is decided here and nowhere else:
 
     kept        commit, then step: the paper's text, gradient steps on solutions count (`_diff`)
@@ -46,6 +53,8 @@ from evobench.record import RunRecord, history_points
 
 Gradient = Literal["kept", "overwritten", "guarded", "off"]
 Evaluate = Callable[[Float[Tensor, "seeds n dim"]], Float[Tensor, "seeds n"]]
+Watch = Callable[[dict[str, Tensor], dict[str, Tensor]], None]
+"""Shown the learned parameters and their gradients, `[S, …]` by name, each time that there are some."""
 
 _PROGRESS_EVERY = 0.5
 """Seconds between two looks at the device, to show progress."""
@@ -81,8 +90,8 @@ class Algorithm(Program, Protocol):
     """What an algorithm is: pure functions over named tuples of tensors, bound to settings and space.
 
     `solutions` names the parameters that `commit` overwrites; `elitist` says whether the best so
-    far survives every commit; `welcomes` says whether a point found elsewhere may join the
-    candidates.
+    far survives every commit; `weighs` whether a commit's result, or what is proposed from it, changes
+    smoothly with fitness; `welcomes` whether a point found elsewhere may join the candidates.
     """
 
     @property
@@ -93,6 +102,8 @@ class Algorithm(Program, Protocol):
     def solutions(self) -> frozenset[str]: ...
     @property
     def elitist(self) -> bool: ...
+    @property
+    def weighs(self) -> bool: ...
     @property
     def welcomes(self) -> bool: ...
 
@@ -126,18 +137,20 @@ class Carry(NamedTuple):
 class Turn:
     """One turn of the loop, which takes each run `f_evals` evaluations and `g_evals` gradients at most.
 
-    `first_g_evals` are the gradients that come before the first turn.
+    `first_g_evals` are the gradients that come before the first turn; a turn takes the noise of
+    `unroll` generations.
     """
 
     f_evals: int
     g_evals: int
     first_g_evals = 0
+    unroll = 1
 
     def first(self, params: Any, state: Any, best: Best) -> Carry:
         """What the first turn starts from."""
         raise NotImplementedError
 
-    def __call__(self, carry: Carry, noise: Any) -> Carry:
+    def __call__(self, carry: Carry, *noises: Any) -> Carry:
         raise NotImplementedError
 
     def cost(self, gradient_cost: float) -> float:
@@ -214,6 +227,7 @@ def run_batch(
     compile: bool = False,
     checkpoint: Checkpoint | None = None,
     progress: Callable[[float, float], None] = lambda share, best: None,
+    watch: Watch | None = None,
 ) -> list[RunRecord]:
     """Run all seeds as one tensor program.
 
@@ -231,6 +245,7 @@ def run_batch(
             are other ones, and with them the course of a chaotic run.
         checkpoint: where the batch is saved now and then, and goes on from if it is there.
         progress: called now and then with (share of the budget spent, best value of any run).
+        watch: shown every gradient; not with `compile`.
 
     Returns:
         one record a seed, in order.
@@ -248,7 +263,9 @@ def run_batch(
     ):
         evaluate = Evaluator(problem, nothing_yet(space))
         params, state = algorithm.init(noises.rng, evaluate)
-        generation = (turn_of or Generation)(algorithm, problem, gradient)
+        generation = (
+            turn_of(algorithm, problem, gradient) if turn_of else Generation(algorithm, problem, gradient, watch)
+        )
         carry = generation.first(params, state, evaluate.best)
         cost = generation.cost(gradient_cost)
         paid = evaluate.f_evals + gradient_cost * generation.first_g_evals
@@ -273,7 +290,7 @@ def run_batch(
         turn = _compiled(generation, device, begun=done > 0) if compile else generation
         looked = time.perf_counter()
         for number in range(done + 1, count + 1):
-            carry = turn(carry, noises.draw())
+            carry = turn(carry, *(noises.draw() for _ in range(generation.unroll)))
             if number in columns:
                 record(number)
             if (now := time.perf_counter()) - looked > _PROGRESS_EVERY:
@@ -301,7 +318,7 @@ def nothing_yet(space: Space) -> Best:
     return Best(space.centre.expand(space.seeds, 1, space.dim).contiguous(), value)
 
 
-def _compiled(generation: Turn, device: str, begun: bool) -> Callable[[Carry, Any], Carry]:
+def _compiled(generation: Turn, device: str, begun: bool) -> Callable[..., Carry]:
     """The same generation as machine code, fused into few passes over memory."""
     torch.compiler.reset()  # every algorithm and problem is a program of its own
     # On the CPU a C++ wrapper, which costs less time a call than the one in Python.
@@ -310,16 +327,16 @@ def _compiled(generation: Turn, device: str, begun: bool) -> Callable[[Carry, An
     )
     # The first turn runs as it is: in what it returns, and from then on, the same fields share a
     # tensor, and a program is compiled for one such pattern.
-    turns: Iterator[Callable[[Carry, Any], Carry]] = itertools.repeat(program)
+    turns: Iterator[Callable[..., Carry]] = itertools.repeat(program)
     if not begun:
         turns = itertools.chain([generation], turns)
 
     logging.getLogger("torch._inductor").setLevel(logging.ERROR)  # it warns of operations that it leaves as they are
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # of torch, to torch
 
-    def turn(carry: Carry, noise: Any) -> Carry:
+    def turn(carry: Carry, *noises: Any) -> Carry:
         with torch._dynamo.config.patch(trace_autograd_ops=True):
-            return next(turns)(carry, noise)
+            return next(turns)(carry, *noises)
 
     return turn
 
@@ -385,16 +402,19 @@ def _threads_for(space: Space, few_large: bool) -> Iterator[int]:
 class Generation(Turn):
     """One turn of Listing 1 for one algorithm and one variant: a pure function of tensors.
 
-    `f_evals` and `g_evals` are what a generation takes each run, at most.
+    `f_evals` and `g_evals` are what a turn takes each run, at most. In a window a gradient is that of
+    the last winner, and one of every individual before where weights follow from fitness.
     """
 
-    def __init__(self, algorithm: Algorithm, problem: Problem, gradient: Gradient) -> None:
-        self.algorithm, self.problem, self.gradient = algorithm, problem, gradient
-        unlearned = {*algorithm.settings.fixed, *(algorithm.solutions if gradient == "guarded" else ())}
-        learnable = algorithm.settings.learnable if gradient != "off" else ()
-        self.learn = tuple(name for name in learnable if name not in unlearned)
+    def __init__(self, algorithm: Algorithm, problem: Problem, gradient: Gradient, watch: Watch | None = None) -> None:
+        self.algorithm, self.problem, self.gradient, self.watch = algorithm, problem, gradient, watch
         guarded = gradient == "guarded"
-        self.f_evals, self.g_evals = algorithm.space.pop, bool(self.learn) + guarded
+        learnable = algorithm.settings.learns if gradient != "off" else ()
+        self.learn = tuple(name for name in learnable if not (guarded and name in algorithm.solutions))
+        self.unroll = algorithm.settings.unroll
+        earlier = (self.unroll - 1) * algorithm.space.pop
+        self.f_evals = earlier + algorithm.space.pop
+        self.g_evals = bool(self.learn) * (1 + algorithm.weighs * earlier) + guarded
         self.first_g_evals = int(guarded and algorithm.evaluates_start)
 
     def cost(self, gradient_cost: float) -> float:
@@ -414,21 +434,27 @@ class Generation(Turn):
         outer = start(self._learned(params), self.algorithm.settings) if self.learn else None
         return Carry(params, state, outer, best, self._first_descent(best) if self.gradient == "guarded" else None)
 
-    def __call__(self, carry: Carry, noise: Any) -> Carry:
+    def __call__(self, carry: Carry, *noises: Any) -> Carry:
         if carry.descent is None:
-            return self._generation(carry, noise)
+            return self._generation(carry, *noises)
         # A run that descends has the generation of its row computed along, uncounted and unseen.
         descending = carry.descent.going
-        return select(descending, self._burst(carry, carry.descent), self._generation(carry, noise))
+        return select(descending, self._burst(carry, carry.descent), self._generation(carry, *noises))
 
-    def _generation(self, carry: Carry, noise: Any) -> Carry:
-        """Propose, evaluate, learn, commit."""
+    def _generation(self, carry: Carry, *noises: Any) -> Carry:
+        """Propose, evaluate, learn, commit; in a window, so many times until the last one learns."""
         params, state, descent = carry.params, carry.state, carry.descent
         evaluate = Evaluator(self.problem, carry.best)
+        *before, noise = noises
+        earlier = []
+        for its_noise in before:
+            x, made = self.algorithm.propose(params, state, its_noise)
+            earlier.append((its_noise, fitness := evaluate(x)))
+            params, state = self.algorithm.commit(params, state, its_noise, x, fitness, made)
         x, made = self.algorithm.propose(params, state, noise)
         fitness = evaluate(x)
         winner = fitness.argmin(1, keepdim=True)
-        grads = self._winners_path(carry, noise, winner, fitness, evaluate)
+        grads = self._winners_path(carry, noise, winner, fitness, evaluate, earlier)
         if descent is not None:
             x, fitness, descent = self._next_descent(x, fitness, winner, descent, evaluate)
         committed, state = self.algorithm.commit(params, state, noise, x, fitness, made)
@@ -450,14 +476,21 @@ class Generation(Turn):
         winner: Int[Tensor, "seeds 1"],
         fitness: Float[Tensor, "seeds pop"],
         evaluate: Evaluator,
+        earlier: Sequence[tuple[Any, Float[Tensor, "seeds pop"]]] = (),
     ) -> dict[str, Tensor]:
-        """Gradient of the generation's best fitness with respect to every learned parameter."""
+        """Gradient of the generation's best fitness with respect to every learned parameter.
+
+        `earlier` has noise and fitness of the generations between `carry` and this one.
+        """
         if not self.learn:
             return {}
         its_noise = type(noise)(*(take(value, winner) for value in noise[:-1]), rows=winner)
 
         def winner_of(leaves: dict[str, Tensor]) -> Tensor:
-            return self.algorithm.propose(carry.params._replace(**leaves), carry.state, its_noise)[0]
+            params, state = carry.params._replace(**leaves), carry.state
+            for noise, fitness in earlier:
+                params, state = self._again(params, state, noise, fitness)
+            return self.algorithm.propose(params, state, its_noise)[0]
 
         grads = evaluate.gradients(winner_of, self._learned(carry.params))
         if self.gradient == "overwritten" and self.algorithm.elitist:
@@ -466,7 +499,17 @@ class Generation(Turn):
             grads = {
                 name: torch.where(wins.view(-1, *[1] * (grad.ndim - 1)), grad, 0.0) for name, grad in grads.items()
             }
+        if self.watch is not None:
+            self.watch(self._learned(carry.params), grads)
         return grads
+
+    def _again(self, params: Any, state: Any, noise: Any, fitness: Float[Tensor, "seeds pop"]) -> tuple[Any, Any]:
+        """A generation whose `fitness` is known, with a graph."""
+        x, made = self.algorithm.propose(params, state, noise)
+        if self.algorithm.weighs:
+            fitness = torch.where(fitness.isfinite(), self.problem(x), torch.inf)
+        params, state = self.algorithm.commit(params, state, noise, x, fitness, made)
+        return params, state
 
     def _outer_step(
         self,

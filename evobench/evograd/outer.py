@@ -7,11 +7,11 @@ each has a learning rate and a plateau counter of its own; both follow torch.opt
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 from torch import Tensor
 
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
@@ -30,7 +30,20 @@ class OuterSettings(BaseModel):
     min_lr: float = Field(1e-6, ge=0, description="lowest learning rate (the authors' code)")
     fixed: tuple[str, ...] = Field((), description="parameters that are not learned")
 
+    unroll: int = Field(1, ge=1, le=1000, description="generations that a gradient flows through, and between steps")
+
     learnable: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def learns(self) -> tuple[str, ...]:
+        """The parameters that the outer optimiser moves."""
+        return tuple(name for name in self.learnable if name not in self.fixed)
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unroll(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As before there was such a setting: it must not change the hash of what is stored."""
+        content: dict[str, Any] = handler(self)
+        return content if self.unroll > 1 else {name: content[name] for name in content if name != "unroll"}
 
     @field_validator("fixed")
     @classmethod

@@ -66,6 +66,7 @@ class PSO:
     solutions = frozenset({"x"})
     elitist = False
     welcomes = True
+    weighs = False
     evaluates_start = True
 
     def init(self, rng: Streams, evaluate: Evaluate) -> tuple[Params, State]:
