@@ -144,6 +144,11 @@ def run(
     compile: Annotated[bool, _option("compile", "Machine code first: 20-60 s, then 2-3x as fast.")] = False,
     out: Annotated[str | None, _option("out", "The experiment's directory [results/NAME].", "DIR")] = None,
     jobs: Annotated[str | None, _option("jobs", "Worker processes [one a core].", "N")] = None,
+    executor: Annotated[
+        Literal["local", "ray"] | None,
+        _option("executor", "Where tasks run [local].", "local|ray"),
+    ] = None,
+    address: Annotated[str | None, _option("address", "Of the Ray cluster [this machine's].", "HOST:PORT")] = None,
     fresh: Annotated[bool, _option("fresh", "Forget the stored runs of these cells and seeds first.")] = False,
     quiet: Annotated[bool, _option("quiet", "Print errors only.")] = False,
     settings: Annotated[
@@ -166,6 +171,8 @@ def run(
         raise ValueError(f"bad --out '{out}': name a directory")
     if jobs is not None and not re.fullmatch(r"0*[1-9][0-9]{0,3}", jobs):
         raise ValueError(f"bad --jobs '{jobs}': give a number from 1 to 9999")
+    if address is not None and executor != "ray":
+        raise ValueError(f"--address '{address}' is a Ray cluster's: give --executor ray too")
     try:
         from evobench import terminal
         from evobench.runner import run_experiment
@@ -195,7 +202,13 @@ def run(
         try:
             with listener:
                 summary = run_experiment(
-                    experiment, directory, jobs=int(jobs) if jobs else None, fresh=fresh, listener=listener
+                    experiment,
+                    directory,
+                    jobs=int(jobs) if jobs else None,
+                    fresh=fresh,
+                    listener=listener,
+                    executor=executor or "local",
+                    address=address,
                 )
             if summary.computed or summary.stored:
                 console.print()
@@ -208,7 +221,7 @@ def run(
         console.print(f"\n{summary.computed:,} runs computed, {summary.stored:,} found, in {directory}", soft_wrap=True)
         console.print(f"  evobench compare {directory}\n  evobench plot {directory} --kind box", soft_wrap=True)
         for task, reason in summary.failures:
-            _complain(f"{terminal.describe(task)} failed: {reason}")
+            _complain(f"{task} failed: {reason}")
         if summary.failures:
             raise typer.Exit(FAILED)
     except KeyboardInterrupt:
