@@ -12,12 +12,16 @@ import logging
 import time
 from typing import Any, Self
 
+import evobench
 from evobench.executors import WORKER_ENVIRONMENT, Outcome, single_threaded
 from evobench.store import Store, StoreError
 from evobench.tasks import Context, Failure, Rows, Task, code_digest, compute_rows, failure_of, provenance
 
 PROCESS = 0.75 * 2**30
 """Bytes that a worker takes beside its tensors: mostly torch."""
+
+ANSWER = 120.0
+"""Seconds that a cluster has to start its first worker, which imports torch."""
 
 AHEAD = 2
 """Tasks handed over for each that the cluster's cores can run, so that none waits for the driver."""
@@ -27,23 +31,19 @@ class Cluster:
     """Submits at most `AHEAD` tasks a core, or `jobs` in all."""
 
     def __init__(self, address: str | None, context: Context, jobs: int | None) -> None:
-        self.address, self.context, self.jobs = address, context, jobs
-        self.running: dict[Any, Task] = {}
-
-    def __enter__(self) -> Self:
         """Connect.
 
         Raises:
-            ValueError: if Ray is not installed, or there is no such cluster.
+            ValueError: if Ray is not installed, or there is no cluster that can run evobench.
         """
-        if self.running or hasattr(self, "ray"):
-            return self
+        self.context, self.jobs = context, jobs
+        self.running: dict[Any, Task] = {}
         try:
             import ray
         except ImportError:
             raise ValueError("executor 'ray' needs Ray, which is not installed: pip install ray") from None
         self.ray: Any = ray
-        where = self.address or "auto"
+        where = address or "auto"
         try:
             ray.init(
                 where,
@@ -53,8 +53,18 @@ class Cluster:
                 runtime_env={"env_vars": WORKER_ENVIRONMENT},
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
-            what = f"no Ray cluster at '{where}'" if self.address else "no Ray cluster is running on this machine"
+            what = f"no Ray cluster at '{where}'" if address else "no Ray cluster is running on this machine"
             raise ValueError(f"{what}: start one with 'ray start --head', or give its --address") from error
+        try:
+            theirs = ray.get(ray.remote(_version).options(num_cpus=0).remote(), timeout=ANSWER)
+        except ray.exceptions.RayError as error:
+            self.__exit__()
+            raise ValueError(f"the Ray cluster cannot run evobench: {_last_line(error)}") from error
+        if theirs != _version():
+            self.__exit__()
+            raise ValueError(f"the Ray cluster has another evobench ({theirs[0]}) than this machine: install the same")
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -70,7 +80,7 @@ class Cluster:
 
     def submit(self, task: Task) -> None:
         remote = self.ray.remote(_work).options(name=str(task), max_retries=0, **self._needs(task))
-        self.running[remote.remote(task, self.context[0], (code_digest(), task.cell.settings_hash))] = task
+        self.running[remote.remote(task, self.context[0], (_version(), task.cell.settings_hash))] = task
 
     def ended(self, seconds: float) -> list[tuple[Task, Outcome]]:
         if not self.running:
@@ -81,6 +91,8 @@ class Cluster:
 
     def _needs(self, task: Task) -> dict[str, float]:
         """One core, the estimated memory (but not more than the largest machine has), a GPU if it is for one."""
+        if task.cell.device == "cuda" and not self.ray.cluster_resources().get("GPU"):
+            raise ValueError("no machine of the Ray cluster has a GPU: choose --device cpu")
         largest = max(node["Resources"].get("memory", 0) for node in self.ray.nodes() if node["Alive"])
         gpus = {"num_gpus": 1} if task.cell.device == "cuda" else {}
         return {"num_cpus": 1, "memory": min(PROCESS + task.memory, largest), **gpus}
@@ -95,7 +107,7 @@ class Cluster:
         except (errors.WorkerCrashedError, errors.NodeDiedError, errors.ObjectLostError) as error:
             return Failure(f"its worker or machine is gone ({type(error).__name__})", "killed")
         except errors.RayError as error:
-            return failure_of(error)
+            return Failure(f"its worker could not run it: {_last_line(error)}")
         if isinstance(result, Failure):
             return result
         try:
@@ -105,11 +117,21 @@ class Cluster:
         return result[0]
 
 
-def _work(task: Task, experiment: str, expected: tuple[str, str]) -> Rows | Failure:
+def _version() -> tuple[str, str]:
+    """Of this machine's evobench: its number, and a digest of its code."""
+    return evobench.__version__, code_digest()
+
+
+def _last_line(error: Exception) -> str:
+    """What a remote traceback ends with."""
+    return str(error).strip().splitlines()[-1].strip() if str(error).strip() else type(error).__name__
+
+
+def _work(task: Task, experiment: str, expected: tuple[tuple[str, str], str]) -> Rows | Failure:
     """On a worker: a task's rows, which say where they were computed."""
     single_threaded()
     try:
-        if (code_digest(), task.cell.settings_hash) != expected:
+        if (_version(), task.cell.settings_hash) != expected:
             raise ValueError("a machine of the cluster has another version of evobench, pymoo or cma")
         return compute_rows(task, experiment, provenance(), lambda share, best: None)
     except (Exception, SystemExit) as error:
