@@ -109,13 +109,12 @@ class Leases:
             if self._taken(leases, key, seeds):
                 return False
             turn = max((lease.turn for lease in leases if lease.stem == name), default=-1) + 1
-            self.directory.mkdir(parents=True, exist_ok=True)
             path = self.directory / f"{name}.{turn}.json"
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
-            return False
+            descriptor = self._create(path)
         except OSError:
             return True
+        if descriptor is None:
+            return False
         self.mine[key, tuple(seeds)] = path
         with os.fdopen(descriptor, "w") as file, suppress(OSError):  # its name alone says something
             file.write(json.dumps({"owner": self.owner, "seeds": list(seeds)}))
@@ -141,6 +140,17 @@ class Leases:
         except OSError:
             return []
 
+    def _create(self, path: Path) -> int | None:
+        """An open file that only we have made, or None: it is there already."""
+        while True:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            try:
+                return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            except FileExistsError:
+                return None
+            except FileNotFoundError:  # somebody has removed the directory, which was empty: once more
+                continue
+
     def _taken(self, leases: Iterable[Lease], key: CellKey, seeds: Sequence[int]) -> bool:
         return any(lease.covers(key, seeds) and self._others(lease) for lease in leases)
 
@@ -161,7 +171,10 @@ class Leases:
     def _alive(self, lease: Lease) -> bool:
         if lease.owner is not None and lease.owner.gone:
             return False
-        return self._now() - lease.touched < LIMIT
+        try:
+            return self._now() - lease.touched < LIMIT
+        except FileNotFoundError:  # with its directory, it is gone
+            return False
 
     def _now(self) -> float:
         """The time by the clock that stamps the files, which may not be this machine's."""
