@@ -28,7 +28,7 @@ VARIABLES = "EVOBENCH"
 """Prefix of the environment variables of `run`."""
 
 FINDINGS = 30
-"""How many findings `verify` prints."""
+"""How many findings `verify` prints, and how many failures `run`."""
 
 PIPE_WIDTH = 100
 """Columns of a table where there is no terminal to ask."""
@@ -220,9 +220,11 @@ def run(
             raise typer.Exit(FAILED) from None
         console.print(f"\n{summary.computed:,} runs computed, {summary.stored:,} found, in {directory}", soft_wrap=True)
         console.print(f"  evobench compare {directory}\n  evobench plot {directory} --kind box", soft_wrap=True)
-        for task, reason in summary.failures:
+        for task, reason in summary.failures[:FINDINGS]:
             _complain(f"{task} failed: {reason}")
         if summary.failures:
+            count = f"{len(summary.failures)} task{'s' if len(summary.failures) != 1 else ''}"
+            _complain(f"{count} failed, recorded in {directory / 'failed'}: the same command tries them again")
             raise typer.Exit(FAILED)
     except KeyboardInterrupt:
         again = "the same command without --fresh" if fresh else "the same command"
@@ -351,7 +353,8 @@ def verify(directory: Results) -> None:
     """Check every file and row: whole, complete, true.
 
     Files are read whole; each run's hash, budget and history are checked, and best_f is compared
-    with the objective at best_x, evaluated again. Exit code 1 if anything is found.
+    with the objective at best_x, evaluated again; tasks that failed are listed. Exit code 1 if
+    anything is found.
 
     \b
     Example:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import multiprocessing
+import os
 import re
+import resource
+import subprocess
 import sys
 import time
 from importlib.metadata import version
@@ -21,8 +25,9 @@ from evobench.evograd import FAMILIES
 from evobench.experiment import Experiment, make_experiment
 from evobench.problems import draw_shift, make_problem
 from evobench.runner import Plan, Summary, plan, run_experiment
-from evobench.store import HISTORY, RUNS, Store, load_results
+from evobench.store import HISTORY, RUNS, Store, StoreError, load_results
 from evobench.tasks import Task, execute, provenance
+from evobench.verify import verify
 
 CONTENT = {
     "name": "tiny",
@@ -362,9 +367,57 @@ def test_a_failing_task_is_reported_and_the_others_finish(spiteful, tmp_path):
     assert len(witness.done) == 5
     left = plan(experiment, Store(directory))
     assert [(task.cell.algo, task.seeds) for task in left.tasks] == [("cmaes", (1,)), ("cmaes", (2,))]
+    listed = [finding for finding in verify(Store(directory)).findings if finding.where.startswith("failed/")]
+    assert [finding.what for finding in listed] == [f"seed {seed} failed: ArithmeticError: no value" for seed in (1, 2)]
     sys.modules["spiteful"].calls = -99
     assert run_experiment(experiment, directory, jobs=1).computed == 2
     assert len(list((directory / "runs").iterdir())) == 3
+    assert verify(Store(directory)).findings == []
+    assert not (directory / "failed").exists()
+
+
+def test_a_disk_that_fills_up_ends_the_run_and_spoils_nothing(whole, tmp_path, refused):
+    """For real: files of more than so many bytes are refused. One sentence, and what was finished stays."""
+    sizes = sorted(path.stat().st_size for path in whole[0].rglob("*.parquet"))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (sizes[-1] - 1, limit[1]))
+    try:
+        with refused("cannot write '", ".parquet': File too large", error=StoreError):
+            run_experiment(tiny(), tmp_path, jobs=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    left = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*") if path.is_file()}
+    assert left <= {"runs", "history"}
+    assert Store(tmp_path).damaged() == []
+    assert 0 < run_experiment(tiny(), tmp_path, jobs=1).stored < RUNS_IN_ALL
+    assert_same_results(tmp_path, whole[0])
+
+
+def test_a_directory_that_becomes_read_only(whole, tmp_path, refused, monkeypatch):
+    real, calls = os.replace, 0
+
+    def replace(*paths):
+        nonlocal calls
+        calls += 1
+        if calls > 5:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return real(*paths)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with refused("cannot write '", "Read-only file system", error=StoreError):
+        run_experiment(tiny(), tmp_path, jobs=1)
+    monkeypatch.undo()
+    assert run_experiment(tiny(), tmp_path, jobs=1).stored == 2 * 3, "two tasks had been stored"
+    assert_same_results(tmp_path, whole[0])
+
+
+def test_processes_that_share_a_directory_share_the_work(tmp_path):
+    """Real ones; one of three is killed, and the others take over what it held."""
+    script = Path(__file__).parent.parent / "scripts" / "share_sweep.py"
+    command = [sys.executable, str(script), "--rounds", "1", "--processes", "3", "--kills", "1", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=script.parent.parent, timeout=250)
+    assert done.stdout == "round 1: the same rows, no task twice\n", done.stdout + done.stderr
+    assert done.returncode == 0
 
 
 def test_two_workers_give_the_same_rows_whatever_happens_to_one_of_them(whole, spiteful, tmp_path):
