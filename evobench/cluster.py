@@ -9,6 +9,7 @@ and give the same bits on the same kind of machine.
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from typing import Any, Self
 
@@ -43,17 +44,18 @@ class Cluster:
         except ImportError:
             raise ValueError("executor 'ray' needs Ray, which is not installed: pip install ray") from None
         self.ray: Any = ray
-        where = address or "auto"
         try:
+            if address:
+                _answers(address)
             ray.init(
-                where,
+                address or "auto",
                 namespace="evobench",
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 runtime_env={"env_vars": WORKER_ENVIRONMENT},
             )
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            what = f"no Ray cluster at '{where}'" if address else "no Ray cluster is running on this machine"
+        except (OSError, RuntimeError, ValueError) as error:
+            what = f"no Ray cluster at '{address}'" if address else "no Ray cluster is running on this machine"
             raise ValueError(f"{what}: start one with 'ray start --head', or give its --address") from error
         try:
             theirs = ray.get(ray.remote(_version).options(num_cpus=0).remote(), timeout=ANSWER)
@@ -115,6 +117,17 @@ class Cluster:
         except StoreError as error:
             return failure_of(error)
         return result[0]
+
+
+def _answers(address: str) -> None:
+    """Ray itself would try for minutes.
+
+    Raises:
+        OSError: if nobody listens there.
+        ValueError: if it is no address.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _version() -> tuple[str, str]:

@@ -318,13 +318,31 @@ def _read(path: Path, kind: Kind, columns: list[str] | None = None) -> pa.Table:
                     raise StoreError(
                         f"'{path}' is not a result of evobench: its column '{field.name}' is no {field.type}"
                     )
+            for column in set(found.names) - set(RUNS.names if kind == "runs" else HISTORY.names):
+                if kind == "history" and found.field(column).type != pa.float64():
+                    raise StoreError(f"'{path}' is not a result of evobench: its column '{column}' is no double")
             table = file.read(columns=columns)
+            if columns is None:  # after reading: of a damaged column, the metadata alone would end the process
+                _check_names(file.metadata)
             table.validate(full=True)  # text that is not UTF-8 would fail later, and less clearly
             return table
     except (FileNotFoundError, StoreError):
         raise
     except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: names that are not UTF-8
         raise StoreError(f"cannot read '{path}': {_first_line(error)}") from error
+
+
+def _check_names(metadata: pq.FileMetaData) -> None:
+    """A footer names every column twice and has no checksum: a flipped bit would rename one unnoticed.
+
+    Raises:
+        ValueError: if the two differ.
+    """
+    for group in range(metadata.num_row_groups):
+        for index in range(metadata.num_columns):
+            one, other = metadata.schema.column(index).path, metadata.row_group(group).column(index).path_in_schema
+            if one != other:
+                raise ValueError(f"its footer calls column {index} both {one!r} and {other!r}")
 
 
 def _free(path: Path) -> Path:

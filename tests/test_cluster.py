@@ -30,7 +30,7 @@ import os, time
 
 def slow(x):
     time.sleep(0.02)
-    if not os.path.exists({pid!r}):
+    if os.getpid() != {driver} and not os.path.exists({pid!r}):
         open({pid!r}, "w").write(str(os.getpid()))
     return x.square().sum(-1)
 """
@@ -80,20 +80,17 @@ def test_a_worker_that_is_killed(cluster, tmp_path, monkeypatch):
     """Its task is tried again, and nothing is missing."""
     address, importable = cluster
     pid = tmp_path / "pid"
-    (importable / "slowly.py").write_text(SLOW.format(pid=str(pid)))
+    (importable / "slowly.py").write_text(SLOW.format(pid=str(pid), driver=os.getpid()))
     monkeypatch.syspath_prepend(str(importable))
     experiment = tiny(fn="slowly:slow", algo="pso_diff,cmaes_plain,ga")
 
     def kill() -> None:
         while not (pid.exists() and pid.read_text()):
             time.sleep(0.01)
-        if (number := int(pid.read_text())) != os.getpid():
-            os.kill(number, signal.SIGKILL)
+        os.kill(int(pid.read_text()), signal.SIGKILL)
 
-    experiment.cells()  # imports the function, and evaluates nothing
-    killer = threading.Thread(target=kill)
     run_experiment(experiment, tmp_path / "local", jobs=1)
-    pid.unlink()
+    killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     witness = Witness()
     summary = run_experiment(experiment, tmp_path / "ray", listener=witness, executor="ray", address=address)
