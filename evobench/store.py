@@ -322,6 +322,8 @@ def _read(path: Path, kind: Kind, columns: list[str] | None = None) -> pa.Table:
                 if kind == "history" and found.field(column).type != pa.float64():
                     raise StoreError(f"'{path}' is not a result of evobench: its column '{column}' is no double")
             table = file.read(columns=columns)
+            if table.num_rows != file.metadata.num_rows:
+                raise ValueError(f"its footer counts {file.metadata.num_rows} rows, and there are {table.num_rows}")
             if columns is None:  # after reading: of a damaged column, the metadata alone would end the process
                 _check_names(file.metadata)
             table.validate(full=True)  # text that is not UTF-8 would fail later, and less clearly
