@@ -33,8 +33,9 @@ from evobench.store import KINDS, Store, StoreError
 SOUND = {"algo": "pso_diff,ga", "fn": "sphere", "dim": 2, "seeds": 2, "budget": 60, "pop": 10, "device": "cpu"}
 
 SCRAPS: tuple[Any, ...] = (
-    None, True, -1, 0, 1, 1.5, 10**30, float("nan"), float("inf"), "", "all", "ga", "ackley", "30", "0-3", "1,2,,", "../../x",
-    "/etc/passwd", "a\nb", "\x00", "é" * 300, [], {}, [[]], {"a": {"b": 1}}, ["ga", "ga"], {"ga": {"eta_c": "x"}},
+    None, True, -1, 0, 1, 1.5, 10**30, float("nan"), float("inf"), "", "all", "ga", "ackley", "30", "0-3", "1,2,,",
+    "../../x", "/etc/passwd",
+    "a\nb", "\x00", "é" * 300, [], {}, [[]], {"a": {"b": 1}}, ["ga", "ga"], {"ga": {"eta_c": "x"}},
 )  # fmt: skip
 
 OBJECTIVES = """
@@ -71,6 +72,11 @@ KINDS_OF_TROUBLE = [
 ]  # fmt: skip
 
 
+def must(true: bool, what: str) -> None:
+    if not true:
+        raise AssertionError(what)
+
+
 def a_value(chance: random.Random) -> Any:
     if chance.random() < 0.7:
         return chance.choice(SCRAPS)
@@ -94,7 +100,7 @@ def a_config(chance: random.Random, directory: Path) -> str:
     try:
         make_experiment(read_config(path)).cells()
     except ValueError as error:
-        assert str(error).strip()
+        must(bool(str(error).strip()), "an empty message")
         return "refused"
     return "sound"
 
@@ -111,10 +117,10 @@ def some_flags(chance: random.Random, directory: Path) -> str:
         try:
             app(words, prog_name="evobench")
         except SystemExit as end:
-            assert end.code in (0, 2), f"exit code {end.code}: {words}"
+            text = complaint.getvalue()
+            must(end.code in (0, 2), f"exit code {end.code} of {words}: {text}")
             if end.code == 2:
-                assert complaint.getvalue().startswith("error: "), complaint.getvalue()
-                assert complaint.getvalue().count("\n") == 1, complaint.getvalue()
+                must(text.startswith("error: ") and text.count("\n") == 1, f"no one sentence: {text}")
                 return "refused"
     return "sound"
 
@@ -161,7 +167,7 @@ def an_objective(chance: random.Random, directory: Path) -> str:
             fresh=True,
         )
     except ValueError as error:
-        assert str(error).strip()
+        must(bool(str(error).strip()), "an empty message")
         return "refused"
     return "failed" if summary.failures else "sound"
 
@@ -194,7 +200,7 @@ def main() -> None:
                 raise
         allowed = {"store", "objectives", "hostile_objectives.py", "__pycache__", "config.yaml"}
         stray = {path.name for path in directory.iterdir()} - allowed
-        assert not stray, f"written outside: {stray}"
+        must(not stray, f"written outside: {stray}")
     for what, count in sorted(counts.items()):
         print(f"{count:6,} {what}")
     print(f"{options.n:6,} inputs in {time.perf_counter() - began:.0f} s")
