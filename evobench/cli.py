@@ -224,7 +224,8 @@ def run(
             _complain(f"{task} failed: {reason}")
         if summary.failures:
             count = f"{len(summary.failures)} task{'s' if len(summary.failures) != 1 else ''}"
-            _complain(f"{count} failed, recorded in {directory / 'failed'}: the same command tries them again")
+            again = f"{count} failed, recorded in {directory / 'failed'}: the same command tries them again"
+            console.print(again, soft_wrap=True)
             raise typer.Exit(FAILED)
     except KeyboardInterrupt:
         again = "the same command without --fresh" if fresh else "the same command"
