@@ -99,7 +99,8 @@ class _Worker:
         self.future: Future[Outcome] | None = None
 
     def begin(self, task: Task, context: Context) -> None:
-        self.future = self.pool.submit(_work, task, context)
+        with _without_interrupts():  # not around __init__: its first semaphore lets them through again
+            self.future = self.pool.submit(_work, task, context)
         self.task = task
 
 
@@ -125,16 +126,13 @@ class Pool:
         self.stack.close()
 
     def submit(self, task: Task) -> None:
-        with _without_interrupts():
-            for worker in [worker for worker in self.workers if worker.task is None]:
-                try:
-                    worker.begin(task, self.context)
-                except BrokenProcessPool:  # killed while it had nothing to do
-                    self._replace(worker)
-                else:
-                    return
-            self.workers.append(_Worker())
-            self.workers[-1].begin(task, self.context)
+        for worker in [worker for worker in self.workers if worker.task is None]:
+            try:
+                return worker.begin(task, self.context)
+            except BrokenProcessPool:  # killed while it had nothing to do
+                self._replace(worker)
+        self.workers.append(_Worker())
+        self.workers[-1].begin(task, self.context)
 
     def ended(self, seconds: float) -> list[tuple[Task, Outcome]]:
         until = time.monotonic() + seconds
