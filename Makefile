@@ -1,5 +1,6 @@
 # make install            the environment, in .venv
 # make test | lint        what has to pass before a commit
+# make test-ray           the tests of --executor ray, with Ray (250 MB more) and a cluster of its own
 # make reproduce-figure1  the paper's Figure 1; FRESH=1 forgets the shipped results and computes all of them
 # make reproduce-figure2  the paper's Figure 2 (500 dimensions): hours, most of them pymoo's; FRESH=1 as above
 # make reproduce-wine     the paper's wine network, DATA=FILE if it cannot be downloaded; FRESH=1 as above
@@ -9,7 +10,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install test lint reproduce-figure1 reproduce-figure2 reproduce-wine quick
+.PHONY: install test test-ray lint reproduce-figure1 reproduce-figure2 reproduce-wine quick
 
 install: $(INSTALLED)
 
@@ -22,6 +23,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 test: install
 	$(BIN)/python -m pytest
+
+test-ray: install
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[ray]'
+	$(BIN)/python -m pytest -m ray
 
 lint: install
 	$(BIN)/ruff check .

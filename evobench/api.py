@@ -18,7 +18,8 @@ from evobench import figures
 from evobench.algorithms import ALGORITHMS
 from evobench.experiment import make_experiment, resolve_device
 from evobench.problems import check_differentiable, problem_of
-from evobench.runner import Task, batches, execute, provenance, rows
+from evobench.runner import batches
+from evobench.tasks import Task, execute, provenance, rows
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ VARIABLES = "EVOBENCH"
 """Prefix of the environment variables of `run`."""
 
 FINDINGS = 30
-"""How many findings `verify` prints."""
+"""How many findings `verify` prints, and how many failures `run`."""
 
 PIPE_WIDTH = 100
 """Columns of a table where there is no terminal to ask."""
@@ -144,6 +144,11 @@ def run(
     compile: Annotated[bool, _option("compile", "Machine code first: 20-60 s, then 2-3x as fast.")] = False,
     out: Annotated[str | None, _option("out", "The experiment's directory [results/NAME].", "DIR")] = None,
     jobs: Annotated[str | None, _option("jobs", "Worker processes [one a core].", "N")] = None,
+    executor: Annotated[
+        Literal["local", "ray"] | None,
+        _option("executor", "Where tasks run [local].", "local|ray"),
+    ] = None,
+    address: Annotated[str | None, _option("address", "Of the Ray cluster [this machine's].", "HOST:PORT")] = None,
     fresh: Annotated[bool, _option("fresh", "Forget the stored runs of these cells and seeds first.")] = False,
     quiet: Annotated[bool, _option("quiet", "Print errors only.")] = False,
     settings: Annotated[
@@ -166,6 +171,8 @@ def run(
         raise ValueError(f"bad --out '{out}': name a directory")
     if jobs is not None and not re.fullmatch(r"0*[1-9][0-9]{0,3}", jobs):
         raise ValueError(f"bad --jobs '{jobs}': give a number from 1 to 9999")
+    if address is not None and executor != "ray":
+        raise ValueError(f"--address '{address}' is a Ray cluster's: give --executor ray too")
     try:
         from evobench import terminal
         from evobench.runner import run_experiment
@@ -195,7 +202,13 @@ def run(
         try:
             with listener:
                 summary = run_experiment(
-                    experiment, directory, jobs=int(jobs) if jobs else None, fresh=fresh, listener=listener
+                    experiment,
+                    directory,
+                    jobs=int(jobs) if jobs else None,
+                    fresh=fresh,
+                    listener=listener,
+                    executor=executor or "local",
+                    address=address,
                 )
             if summary.computed or summary.stored:
                 console.print()
@@ -207,9 +220,12 @@ def run(
             raise typer.Exit(FAILED) from None
         console.print(f"\n{summary.computed:,} runs computed, {summary.stored:,} found, in {directory}", soft_wrap=True)
         console.print(f"  evobench compare {directory}\n  evobench plot {directory} --kind box", soft_wrap=True)
-        for task, reason in summary.failures:
-            _complain(f"{terminal.describe(task)} failed: {reason}")
+        for task, reason in summary.failures[:FINDINGS]:
+            _complain(f"{task} failed: {reason}")
         if summary.failures:
+            count = f"{len(summary.failures)} task{'s' if len(summary.failures) != 1 else ''}"
+            again = f"{count} failed, recorded in {directory / 'failed'}: the same command tries them again"
+            console.print(again, soft_wrap=True)
             raise typer.Exit(FAILED)
     except KeyboardInterrupt:
         again = "the same command without --fresh" if fresh else "the same command"
@@ -469,7 +485,8 @@ def verify(directory: Results) -> None:
     """Check every file and row: whole, complete, true.
 
     Files are read whole; each run's hash, budget and history are checked, and best_f is compared
-    with the objective at best_x, evaluated again. Exit code 1 if anything is found.
+    with the objective at best_x, evaluated again; tasks that failed are listed. Exit code 1 if
+    anything is found.
 
     \b
     Example:
@@ -535,7 +552,7 @@ def bias_(
         typer.echo("stopped: everything finished is kept, and the same command goes on from there", err=True)
         raise typer.Exit(INTERRUPTED) from None
     for task, reason in summary.failures:
-        _complain(f"{terminal.describe(task)} failed: {reason}")
+        _complain(f"{task} failed: {reason}")
     if summary.computed or summary.stored:
         console.print()
         console.print(terminal.bias_tables(*bias.assess(experiment, load_results(out))))

@@ -21,7 +21,8 @@ from evobench.evograd.loop import Generation
 from evobench.evograd.space import Space
 from evobench.experiment import Cell
 from evobench.problems import check_differentiable, make_problem
-from evobench.runner import batches, execute
+from evobench.runner import batches
+from evobench.tasks import execute
 
 Fate = Literal["learned", "overwritten", "dead", "not learned"]
 """What becomes of a parameter: it moves; its steps are overwritten by the commit; no gradient ever

@@ -476,7 +476,7 @@ def load_function(name: str) -> Function:
         value = getattr(evaluate, key, default)
         try:
             return None if value is None else float(value)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"bad attribute {key} of {name!r}: {_one_line(value)} is not a number") from error
 
     lower, upper, min_dim = number("lower", BOX[0]), number("upper", BOX[1]), number("min_dim", 1.0)
@@ -534,7 +534,7 @@ def _returned(problem: Problem, x: Tensor) -> Tensor:
     given = f"a tensor of shape {list(x.shape)}"
     try:
         value = problem.evaluate(x)
-    except Exception as error:  # whatever the user's code raises, the user reads one sentence
+    except (Exception, SystemExit) as error:  # whatever the user's code raises, the user reads one sentence
         raise ValueError(
             f"'{problem.name}' failed on {given} ({_one_line(error)}): it must take a batch [..., dim] and return [...]"
         ) from error
@@ -557,7 +557,7 @@ def check_differentiable(problem: Problem) -> None:
     try:
         value = problem.evaluate(x)
         gradient = torch.autograd.grad(value.sum(), x, allow_unused=True)[0] if value.requires_grad else None
-    except Exception:  # NumPy refuses a tensor with a graph; an operation may have no backward
+    except (Exception, SystemExit):  # NumPy refuses a tensor with a graph; an operation may have no backward
         gradient = None
     if gradient is None:
         raise ValueError(

@@ -14,7 +14,7 @@ import hashlib
 import itertools
 import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -75,6 +75,9 @@ HISTORY = pa.schema(
     }
 )
 """Learned hyper-parameters follow as further float64 columns, in the shards that have them."""
+
+CellKey = tuple[str, str, int, str]
+"""What identifies a cell: algo, fn, dim, settings_hash."""
 
 CELL = ["algo", "fn", "dim", "settings_hash"]
 RUN_KEY = [*CELL, "seed"]
@@ -175,7 +178,7 @@ class Store:
         Returns:
             the name of the two files, one in `runs/` and one in `history/`.
         """
-        name = _stem(tuple(runs.iloc[0][CELL]), sorted(runs["seed"])) + ".parquet"
+        name = stem(tuple(runs.iloc[0][CELL]), runs["seed"]) + ".parquet"
         learned = [column for column in history.columns if column not in HISTORY.names]
         history_schema = pa.schema([*HISTORY, *(pa.field(column, pa.float64()) for column in sorted(learned))])
         for kind, frame, schema in (("history", history, history_schema), ("runs", runs, RUNS)):
@@ -194,7 +197,7 @@ class Store:
         except OSError as error:
             raise StoreError(f"cannot write '{path}': {error.strerror or error}") from error
 
-    def seeds_of(self, key: tuple[str, str, int, str]) -> set[int]:
+    def seeds_of(self, key: CellKey) -> set[int]:
         """Seeds of the cell (algo, fn, dim, settings_hash) that are finished."""
         seeds: set[int] = set()
         for table in self._read_all("runs", _pattern(key), columns=RUN_KEY):
@@ -202,7 +205,13 @@ class Store:
             seeds |= {row[-1] for row in rows if row[:-1] == key}
         return seeds
 
-    def clear(self, key: tuple[str, str, int, str], seeds: Iterable[int] | None = None) -> None:
+    def runs_of(self, key: CellKey, seeds: Collection[int]) -> pd.DataFrame:
+        """The finished runs of a cell that have these seeds."""
+        tables = self._read_all("runs", _pattern(key))
+        runs = _frame(tables or [RUNS.empty_table()], "runs")
+        return runs[(runs[CELL] == list(key)).all(axis=1) & runs["seed"].isin(list(seeds))]
+
+    def clear(self, key: CellKey, seeds: Iterable[int] | None = None) -> None:
         """Forget these seeds of a cell, or all of it: the runs go before their history."""
         shards = {kind: self._shards(kind, key) for kind in KINDS}
         kept = ""
@@ -211,12 +220,12 @@ class Store:
             runs, history = (_frame([_read(path, kind) for path in paths], kind) for kind, paths in shards.items())
             runs, history = runs[~runs["seed"].isin(gone)], history[~history["seed"].isin(gone)]
             kept = self.write(runs, history) if len(runs) else ""
-        checkpoints = (self.directory / "checkpoints").glob(f"*{_prefix(key)}*")
+        checkpoints = (self.directory / "checkpoints").glob(f"*{prefix(key)}*")
         for path in (*shards["runs"], *shards["history"], *checkpoints):
             if path.name != kept:
                 path.unlink(missing_ok=True)
 
-    def merge(self, key: tuple[str, str, int, str]) -> None:
+    def merge(self, key: CellKey) -> None:
         """Put the shards of a finished cell into one file each of runs and history."""
         old = {kind: self._shards(kind, key) for kind in KINDS}
         if len(old["runs"]) > 1:
@@ -229,9 +238,9 @@ class Store:
                 if path.name != merged:
                     path.unlink(missing_ok=True)
 
-    def checkpoint(self, key: tuple[str, str, int, str], seeds: Sequence[int]) -> Path:
+    def checkpoint(self, key: CellKey, seeds: Sequence[int]) -> Path:
         """Where an unfinished task of these seeds is kept."""
-        return self.directory / "checkpoints" / f"{_stem(key, sorted(seeds))}.pt"
+        return self.directory / "checkpoints" / f"{stem(key, seeds)}.pt"
 
     def files(self, kind: Kind) -> list[Path]:
         """Every shard."""
@@ -261,7 +270,7 @@ class Store:
             raise StoreError(f"no results in '{self.directory}': it has no {kind}/*.parquet (run an experiment first)")
         return _frame(tables, kind, repeats)
 
-    def _shards(self, kind: Kind, key: tuple[str, str, int, str]) -> list[Path]:
+    def _shards(self, kind: Kind, key: CellKey) -> list[Path]:
         return sorted((self.directory / kind).glob(_pattern(key)))
 
     def _read_all(self, kind: Kind, pattern: str, columns: list[str] | None = None) -> list[pa.Table]:
@@ -309,13 +318,33 @@ def _read(path: Path, kind: Kind, columns: list[str] | None = None) -> pa.Table:
                     raise StoreError(
                         f"'{path}' is not a result of evobench: its column '{field.name}' is no {field.type}"
                     )
+            for column in set(found.names) - set(RUNS.names if kind == "runs" else HISTORY.names):
+                if kind == "history" and found.field(column).type != pa.float64():
+                    raise StoreError(f"'{path}' is not a result of evobench: its column '{column}' is no double")
             table = file.read(columns=columns)
+            if table.num_rows != file.metadata.num_rows:
+                raise ValueError(f"its footer counts {file.metadata.num_rows} rows, and there are {table.num_rows}")
+            if columns is None:  # after reading: of a damaged column, the metadata alone would end the process
+                _check_names(file.metadata)
             table.validate(full=True)  # text that is not UTF-8 would fail later, and less clearly
             return table
     except (FileNotFoundError, StoreError):
         raise
     except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: names that are not UTF-8
         raise StoreError(f"cannot read '{path}': {_first_line(error)}") from error
+
+
+def _check_names(metadata: pq.FileMetaData) -> None:
+    """A footer names every column twice and has no checksum: a flipped bit would rename one unnoticed.
+
+    Raises:
+        ValueError: if the two differ.
+    """
+    for group in range(metadata.num_row_groups):
+        for index in range(metadata.num_columns):
+            one, other = metadata.schema.column(index).path, metadata.row_group(group).column(index).path_in_schema
+            if one != other:
+                raise ValueError(f"its footer calls column {index} both {one!r} and {other!r}")
 
 
 def _free(path: Path) -> Path:
@@ -327,21 +356,22 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _pattern(key: tuple[str, str, int, str]) -> str:
+def _pattern(key: CellKey) -> str:
     """The shards of a cell, whatever their seeds."""
-    return f"{_prefix(key)}*.parquet"
+    return f"{prefix(key)}*.parquet"
 
 
 SHARD = re.compile(r"\w+-\w+-[0-9]+d-[0-9a-f]{12}-s\w[\w-]*\.parquet")
 """The name of a shard, whatever its cell and seeds."""
 
 
-def _stem(key: tuple[str, str, int, str], seeds: Sequence[int]) -> str:
-    """The name, without its ending, of a file about these seeds (increasing) of a cell."""
-    return f"{_prefix(key)}{_label(seeds)}"
+def stem(key: CellKey, seeds: Iterable[int]) -> str:
+    """The name, without its ending, of a file about these seeds of a cell."""
+    return f"{prefix(key)}{_label(sorted(seeds))}"
 
 
-def _prefix(key: tuple[str, str, int, str]) -> str:
+def prefix(key: CellKey) -> str:
+    """What the names of all files about a cell begin with."""
     algo, fn, dim, settings_hash = key
     return f"{_slug(algo)}-{_slug(fn)}-{dim}d-{settings_hash}-s"
 

@@ -21,10 +21,11 @@ from evobench.algorithms import ALGORITHMS
 from evobench.evograd.outer import OuterSettings
 from evobench.experiment import PROTOCOLS, Cell, Experiment
 from evobench.problems import FUNCTIONS, PAPER_FUNCTIONS
-from evobench.runner import Plan, Task
+from evobench.runner import Plan
 from evobench.stats import TIE, labels
-from evobench.store import CELL
+from evobench.store import CELL, CellKey
 from evobench.tables import MISSING
+from evobench.tasks import Task
 
 COST = {"evograd": 1, "gradient": 10, "pymoo": 30}
 """What an evaluation costs on each backend, roughly: the time left is estimated in this measure,
@@ -35,8 +36,6 @@ _MAX_NAME, _FACTS_WIDTH = 32, 34
 
 _SHARED = "every _diff, _released, _plain and _guarded"
 """Heading of the settings that EvoGrad's algorithms share."""
-
-CellKey = tuple[str, str, int, str]
 
 
 class Lines:
@@ -72,10 +71,13 @@ class Lines:
     def finished(self, task: Task, runs: pd.DataFrame) -> None:
         self.done += len(task.seeds)
         seconds = runs["wall_s"].max()
-        self._say(f"{self.done}/{self.total} {describe(task)}: best {runs['best_f'].min():.6g}, {seconds:.1f} s")
+        self._say(f"{self.done}/{self.total} {task}: best {runs['best_f'].min():.6g}, {seconds:.1f} s")
 
     def failed(self, task: Task, reason: str) -> None:
-        self._say(f"{describe(task)} failed: {reason}")
+        self._say(f"{task} failed: {reason}")
+
+    def noticed(self, what: str, again: Task | None) -> None:
+        self._say(what)
 
     def _say(self, text: str) -> None:
         self.console.print(text, soft_wrap=True)
@@ -129,7 +131,7 @@ class Bars(Lines):
         self.bar_column.bar_width = max(8, min(40, self.console.width - name_width - _FACTS_WIDTH - 4))
 
     def progressed(self, task: Task, share: float, best: float) -> None:
-        if self.shares.get(_key(task), 0.0) >= 1.0:
+        if self.shares.get(task.key, 0.0) >= 1.0:
             return  # a worker's word that came after its result
         self._advance(task, min(share, 0.999), best)
 
@@ -142,10 +144,15 @@ class Bars(Lines):
         self.failures += len(task.seeds)
         self._advance(task, 1.0, float("inf"))
 
+    def noticed(self, what: str, again: Task | None) -> None:
+        super().noticed(what, again)
+        if again is not None and again.key in self.shares:
+            self._advance(again, 0.0, float("inf"))
+
     def _advance(self, task: Task, share: float, best: float) -> None:
         key = task.cell.key
-        gain = share - self.shares.get(_key(task), 0.0)
-        self.shares[_key(task)] = share
+        gain = share - self.shares.get(task.key, 0.0)
+        self.shares[task.key] = share
         if new := key not in self.cells:
             runs = self.runs_left[key]
             self.cells[key] = _CellBar(self.progress.add_task(str(task.cell), total=runs, facts=""), runs)
@@ -222,19 +229,6 @@ def _facts_of(runs: pd.DataFrame | None, gradients: bool) -> list[str]:
         f"{(runs['wall_s'] / runs['batch_size']).sum():.1f}",
         str(reasons.index[0]) if len(reasons) == 1 else ", ".join(f"{name} {n}" for name, n in reasons.items()),
     ]
-
-
-def describe(task: Task) -> str:
-    """A task's cell and seeds: `ga ackley 30D seed 3`, `ga_diff ackley 30D seeds 0-29`."""
-    seeds = task.seeds
-    if len(seeds) == 1:
-        return f"{task.cell} seed {seeds[0]}"
-    whole = seeds == tuple(range(seeds[0], seeds[-1] + 1))
-    return f"{task.cell} seeds {f'{seeds[0]}-{seeds[-1]}' if whole else ','.join(map(str, seeds))}"
-
-
-def _key(task: Task) -> tuple[CellKey, tuple[int, ...]]:
-    return task.cell.key, task.seeds
 
 
 def _cost(task: Task) -> float:

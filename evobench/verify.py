@@ -11,6 +11,7 @@ import pandas as pd
 
 from evobench.algorithms import ALGORITHMS
 from evobench.experiment import Cell
+from evobench.failures import Failures
 from evobench.problems import FUNCTIONS, draw_shift, make_problem
 from evobench.store import CELL, KINDS, RUN_KEY, Store
 
@@ -38,20 +39,29 @@ def verify(store: Store) -> Report:
 
     Every file: is it whole, and of this schema? Every run: are its seed, its budget and its history
     consistent, is its settings_hash that of its settings, is best_f the objective at best_x,
-    evaluated again in float64? Every cell: does it have every seed that another cell has?
+    evaluated again in float64? Every cell: does it have every seed that another cell has? And every
+    task that failed and was not repeated since.
 
     Raises:
         StoreError: if there are no results.
     """
     damaged = [Finding(path, what) for path, what in store.damaged()]
+    failed = list(_failed(store))
     files = sum(len(store.files(kind)) for kind in KINDS)
-    if damaged:  # the tables cannot be read as a whole
-        return Report(files, 0, damaged)
+    if damaged or (failed and not files):  # the tables cannot be read as a whole
+        return Report(files, 0, damaged + failed)
     runs, history = store.load(), store.load("history")
-    findings = [*_twice(store, runs), *_seeds(runs), *_history(runs, history)]
+    findings = [*failed, *_twice(store, runs), *_seeds(runs), *_history(runs, history)]
     for _, rows in runs.groupby(CELL, sort=False):
         findings += _cell(rows)
     return Report(files, len(runs), findings)
+
+
+def _failed(store: Store) -> Iterator[Finding]:
+    for failed in Failures(store.directory).all():
+        many = "s" if len(failed.seeds) > 1 else ""
+        seeds = f"seed{many} {', '.join(map(str, failed.seeds))} failed: " if failed.seeds else ""
+        yield Finding(f"failed/{failed.path.name}", f"{seeds}{failed.reason}")
 
 
 def _name(row: Any) -> str:

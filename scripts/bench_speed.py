@@ -40,7 +40,7 @@ def cell(algorithm: str, dim: int, budget: int, compile: bool = False) -> Any:
 
 def ours(algorithm: str, dim: int, budget: int, compile: bool = False) -> float:
     """Seconds of all runs as one tensor program, with all cores."""
-    from evobench.runner import Task, execute
+    from evobench.tasks import Task, execute
 
     task = Task(cell(algorithm, dim, budget, compile), tuple(range(RUNS)))
     return execute(task, lambda share, best: None)[0].wall_s
@@ -57,7 +57,7 @@ def compiled(algorithm: str, dim: int, budget: int) -> tuple[float, float]:
 
 def one_pymoo_run(algorithm: str, dim: int, budget: int, seed: int) -> float:
     """Seconds of one run in this process."""
-    from evobench.runner import Task, execute
+    from evobench.tasks import Task, execute
 
     return execute(Task(cell(algorithm, dim, budget), (seed,)), lambda share, best: None)[0].wall_s
 
@@ -83,8 +83,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peer", help="interpreter of an environment with jax and evosax")
     options = parser.parse_args()
+    from evobench.executors import WORKER_ENVIRONMENT
     from evobench.experiment import default_budget
-    from evobench.runner import WORKER_ENVIRONMENT
 
     full, cores = default_budget(options.dim), os.cpu_count() or 1
     budget = round(full * options.share / 100) * 100
@@ -132,7 +132,7 @@ def main() -> None:
                 f"to compile: {first:.0f} s, cached {medians['compile_s']:.0f} s",
                 flush=True,
             )
-    from evobench.runner import provenance
+    from evobench.tasks import provenance
 
     target = Path("results/speed") / f"bench-{options.dim}d.parquet"
     target.parent.mkdir(parents=True, exist_ok=True)

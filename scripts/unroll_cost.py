@@ -27,7 +27,7 @@ def measure(algo: str, unroll: int) -> None:
     import torch
 
     from evobench.experiment import make_experiment
-    from evobench.runner import Task, execute
+    from evobench.tasks import Task, execute
 
     torch.set_num_threads(1)
 

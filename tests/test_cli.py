@@ -23,7 +23,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 import evobench
-from evobench import runner
+from evobench import executors, tasks
 from evobench.algorithms import ALGORITHMS
 from evobench.cli import app
 from evobench.problems import FUNCTIONS
@@ -270,17 +270,18 @@ def test_own_function(place: Path) -> None:
 
 
 def test_a_failed_task_is_reported_and_the_others_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    execute = runner.execute
+    execute = tasks.execute
 
-    def fail_for_de(task: runner.Task, progress: runner.Progress, *more: object) -> list[RunRecord]:
+    def fail_for_de(task: tasks.Task, progress: tasks.Progress, *more: object) -> list[RunRecord]:
         if task.cell.algo == "de" and task.seeds == (1,):
             raise RuntimeError("the sky fell\non us")
         return execute(task, progress, *more)
 
-    monkeypatch.setattr(runner, "execute", fail_for_de)
+    monkeypatch.setattr(tasks, "execute", fail_for_de)
     result = call(f"run --algo ga,de {SMALL}")
     assert result.exit_code == 1
     assert result.stderr == "error: de sphere 2D seed 1 failed: RuntimeError: the sky fell\n"
+    assert "\n1 task failed, recorded in results/adhoc/failed: the same command tries them again\n" in result.stdout
     assert "5 runs computed, 0 found" in result.stdout
     assert len(load_results("results/adhoc")) == 5
     quiet = call(f"run --algo ga,de {SMALL} --quiet")
@@ -637,7 +638,7 @@ def test_ctrl_c_keeps_what_is_finished(place: Path) -> None:
 
 def test_ctrl_c_waits_for_a_safe_moment() -> None:
     """Raised amid `concurrent.futures.wait` it would leave a lock taken, for which the pool waits forever."""
-    with runner._held_interrupts() as raise_interrupt:
+    with executors._held_interrupts() as raise_interrupt:
         raise_interrupt()
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.01)

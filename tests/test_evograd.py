@@ -315,7 +315,7 @@ def test_a_gradient_that_is_not_finite_counts_as_zero():
 COMPARE = """
 import numpy as np
 from evobench.experiment import make_experiment
-from evobench.runner import Task, execute
+from evobench.tasks import Task, execute
 
 content = {"algo": "pso_diff,cmaes_guarded", "fn": "ackley", "dim": 6, "pop": 10, "budget": 90, "dtype": "float64"}
 for eager, compiled in zip(*(make_experiment(content | {"compile": on}).cells() for on in (False, True))):

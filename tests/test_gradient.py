@@ -15,7 +15,7 @@ from evobench.evograd.loop import run_batch
 from evobench.evograd.space import Space, Streams
 from evobench.experiment import make_experiment
 from evobench.problems import BOX, Problem, make_problem
-from evobench.runner import Task, execute
+from evobench.tasks import Task, execute
 
 NAMES = ("adam", "lion", "lbfgs")
 

@@ -14,7 +14,7 @@ from evobench.algorithms import ALGORITHMS
 from evobench.cli import app
 from evobench.experiment import make_experiment
 from evobench.gradients import check, observe
-from evobench.runner import Task, execute
+from evobench.tasks import Task, execute
 
 SMALL = {"fn": "ackley", "dim": 4, "pop": 10, "seeds": 3, "budget": 210, "dtype": "float64"}
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import multiprocessing
+import os
+import re
+import resource
+import subprocess
 import sys
 import time
 from importlib.metadata import version
@@ -15,12 +20,14 @@ import pandas as pd
 import pytest
 
 import evobench
-from evobench import runner
+from evobench import executors, runner
 from evobench.evograd import FAMILIES
 from evobench.experiment import Experiment, make_experiment
 from evobench.problems import draw_shift, make_problem
-from evobench.runner import Plan, Summary, Task, execute, plan, provenance, run_experiment
-from evobench.store import HISTORY, RUNS, Store, load_results
+from evobench.runner import Plan, Summary, plan, run_experiment
+from evobench.store import HISTORY, RUNS, Store, StoreError, load_results
+from evobench.tasks import Task, execute, provenance
+from evobench.verify import verify
 
 CONTENT = {
     "name": "tiny",
@@ -50,6 +57,7 @@ class Witness:
         self.plan: Plan | None = None
         self.done: list[tuple[str, str, tuple[int, ...]]] = []
         self.failures: list[tuple[str, str]] = []
+        self.notices: list[str] = []
         self.progress: dict[str, list[tuple[float, float]]] = {}
 
     def started(self, plan: Plan) -> None:
@@ -66,6 +74,9 @@ class Witness:
 
     def failed(self, task: Task, reason: str) -> None:
         self.failures.append((task.cell.algo, reason))
+
+    def noticed(self, what: str, again: Task | None) -> None:
+        self.notices.append(what)
 
 
 def assert_same_results(one: Path, other: Path) -> None:
@@ -313,7 +324,6 @@ def test_fresh_forgets_the_seeds_that_are_run_and_no_others(tmp_path):
 
 SPITEFUL = """
 import os
-import time
 
 calls = 0
 
@@ -326,8 +336,8 @@ def f(x):
     return x.square().sum(-1)
 
 def deadly(x):
-    if x.ndim == 2 and x.shape[0] == 20:
-        time.sleep(1)  # the other worker ends what it has begun
+    if x.ndim == 2 and x.shape[0] == 20 and not os.path.exists("killed"):
+        open("killed", "w").close()
         os.kill(os.getpid(), 9)
     return x.square().sum(-1)
 """
@@ -357,16 +367,64 @@ def test_a_failing_task_is_reported_and_the_others_finish(spiteful, tmp_path):
     assert len(witness.done) == 5
     left = plan(experiment, Store(directory))
     assert [(task.cell.algo, task.seeds) for task in left.tasks] == [("cmaes", (1,)), ("cmaes", (2,))]
+    listed = [finding for finding in verify(Store(directory)).findings if finding.where.startswith("failed/")]
+    assert [finding.what for finding in listed] == [f"seed {seed} failed: ArithmeticError: no value" for seed in (1, 2)]
     sys.modules["spiteful"].calls = -99
     assert run_experiment(experiment, directory, jobs=1).computed == 2
     assert len(list((directory / "runs").iterdir())) == 3
+    assert verify(Store(directory)).findings == []
+    assert not (directory / "failed").exists()
 
 
-def test_two_processes_give_the_same_rows_whatever_happens_to_one_of_them(whole, spiteful, tmp_path):
-    """The last tasks kill their worker: what was queued behind them is reported, and a later run picks it up."""
+def test_a_disk_that_fills_up_ends_the_run_and_spoils_nothing(whole, tmp_path, refused):
+    """For real: files of more than so many bytes are refused. One sentence, and what was finished stays."""
+    sizes = sorted(path.stat().st_size for path in whole[0].rglob("*.parquet"))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (sizes[-1] - 1, limit[1]))
+    try:
+        with refused("cannot write '", ".parquet': File too large", error=StoreError):
+            run_experiment(tiny(), tmp_path, jobs=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    left = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*") if path.is_file()}
+    assert left <= {"runs", "history"}
+    assert Store(tmp_path).damaged() == []
+    assert 0 < run_experiment(tiny(), tmp_path, jobs=1).stored < RUNS_IN_ALL
+    assert_same_results(tmp_path, whole[0])
+
+
+def test_a_directory_that_becomes_read_only(whole, tmp_path, refused, monkeypatch):
+    real, calls = os.replace, 0
+
+    def replace(*paths):
+        nonlocal calls
+        calls += 1
+        if calls > 5:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return real(*paths)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with refused("cannot write '", "Read-only file system", error=StoreError):
+        run_experiment(tiny(), tmp_path, jobs=1)
+    monkeypatch.undo()
+    assert run_experiment(tiny(), tmp_path, jobs=1).stored == 2 * 3, "two tasks had been stored"
+    assert_same_results(tmp_path, whole[0])
+
+
+def test_processes_that_share_a_directory_share_the_work(tmp_path):
+    """Real ones; one of three is killed, and the others take over what it held."""
+    script = Path(__file__).parent.parent / "scripts" / "share_sweep.py"
+    command = [sys.executable, str(script), "--rounds", "1", "--processes", "3", "--kills", "1", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=script.parent.parent, timeout=250)
+    assert done.stdout == "round 1: the same rows, no task twice\n", done.stdout + done.stderr
+    assert done.returncode == 0
+
+
+def test_two_workers_give_the_same_rows_whatever_happens_to_one_of_them(whole, spiteful, tmp_path):
+    """A task whose worker is killed is tried again, and takes no other task with it."""
     directory = tmp_path / "results"
     witness = Witness()
-    experiment = tiny(fn=f"ackley,michalewicz,{spiteful},spiteful:deadly")
+    experiment = tiny(fn=f"ackley,michalewicz,{spiteful},spiteful:deadly", seeds="0-2")
     bystander = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(100,))
     bystander.start()
     try:
@@ -377,11 +435,11 @@ def test_two_processes_give_the_same_rows_whatever_happens_to_one_of_them(whole,
         bystander.join()
     assert summary.computed + sum(len(task.seeds) for task, _ in summary.failures) == 2 * RUNS_IN_ALL
     assert len(witness.done) + len(witness.failures) == 2 * TASKS
-    assert {task.cell.fn for task, _ in summary.failures} == {spiteful, "spiteful:deadly"}
-    reasons = {"ArithmeticError: no value", "a worker process was killed (out of memory?)"}
-    assert {why for _, why in summary.failures} == reasons
-    killed = [task.cell.algo for task, why in summary.failures if task.cell.fn == "spiteful:deadly"]
-    assert killed.count("cmaes") == 3
+    assert {(task.cell.fn, why) for task, why in summary.failures} == {(spiteful, "ArithmeticError: no value")}
+    (notice,) = witness.notices
+    assert re.fullmatch(
+        r"cmaes spiteful:deadly 3D seed \d: a worker process was killed \(out of memory\?\); tried again", notice
+    )
 
     runs, expected = load_results(directory), load_results(whole[0])
     common = runs[runs["fn"].isin(["ackley", "michalewicz"])].reset_index(drop=True)
@@ -433,12 +491,12 @@ def test_what_is_stored_does_not_change_how_the_rest_is_computed(stored, jobs, t
     if stored:
         run_experiment(make_experiment(content | {"algo": stored}), tmp_path, jobs=1)
     ways = []
-    for name in ("_run_here", "_run_in_pool"):
-        real = getattr(runner, name)
+    for kind in (executors.Here, executors.Pool):
+        real = kind.submit
         monkeypatch.setattr(
-            runner,
-            name,
-            lambda tasks, *rest, real=real, name=name: ways.append((name, len(tasks))) or real(tasks, *rest),
+            kind,
+            "submit",
+            lambda self, task, real=real, kind=kind: ways.append(kind) or real(self, task),
         )
     run_experiment(make_experiment(content), tmp_path, jobs=jobs)
-    assert ways[-1] == ("_run_in_pool" if jobs == 2 else "_run_here", 1 if stored else 2)
+    assert ways == [executors.Pool if jobs == 2 else executors.Here] * (1 if stored else 2)

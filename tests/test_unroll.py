@@ -17,7 +17,8 @@ from evobench.evograd.loop import Generation, nothing_yet, run_batch
 from evobench.evograd.space import Space, Streams
 from evobench.experiment import make_experiment
 from evobench.problems import make_problem
-from evobench.runner import Task, batches, execute
+from evobench.runner import batches
+from evobench.tasks import Task, execute
 
 CONSTANTS = ("logit_c_c", "logit_c_sigma", "log_c_1", "log_c_mu", "log_damps")
 HARD = {"crossover_logit", "mutation_logit", "log_mask_temperature"}
