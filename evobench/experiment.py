@@ -19,10 +19,10 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from evobench.algorithms import ALGORITHMS, shown
+from evobench.algorithms import ALGORITHMS, algorithm_named, shown
 from evobench.baselines import pymoo as pymoo_baselines
 from evobench.evograd.space import STREAMS
-from evobench.problems import FUNCTIONS, PAPER_FUNCTIONS, Problem, make_problem, source_digest
+from evobench.problems import FUNCTIONS, PAPER_FUNCTIONS, PLUGGED, Problem, function_source, make_problem, source_digest
 
 PAPER_ALGORITHMS = ("ga", "ga_diff", "de", "de_diff", "pso", "pso_diff", "cmaes", "cmaes_diff")
 """What `--algo all` means: the boxes of Figure 1, in its order."""
@@ -40,6 +40,9 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 """The parts of each protocol. `init` None is each algorithm's own start; `shift` is a share of half
 the box (±60 in the paper's); fair computes in float64, as pymoo does: the optimum of a shifted
 function is not a float32 number."""
+
+BESIDE = ("compile", "versions")
+"""Fields of a cell that a stored row keeps beside its settings, where they say anything."""
 
 WHOLE = ("name", "seeds", "also")
 """Keys that belong to an experiment as a whole, not to each of its products."""
@@ -105,6 +108,7 @@ class Cell(BaseModel):
     dtype: str
     device: str
     compile: bool = False
+    versions: dict[str, str] = {}
     settings: dict[str, Any]
 
     @property
@@ -113,19 +117,21 @@ class Cell(BaseModel):
 
         The protocol's name is left out, since its parts are in. A baseline's results depend on
         the versions of pymoo and cma, a tensor program's on its dtype, its kind of device, its
-        random streams and whether it is compiled, a user's function on the source of its module.
+        random streams and whether it is compiled, a user's function on the source of its module;
+        another library's optimiser and a user's own algorithm have their `versions`.
         """
         return self.hash_with(pymoo_baselines.VERSIONS)
 
     def hash_with(self, versions: dict[str, str]) -> str:
         """The hash that the cell has where pymoo and cma have these versions."""
-        content = self.model_dump(exclude={"protocol", "backend"} | ({"compile"} if not self.compile else set()))
+        unused = {name for name in BESIDE if not getattr(self, name)}
+        content = self.model_dump(exclude={"protocol", "backend"} | unused)
         if self.backend == "pymoo":
             content["versions"] = versions
-        else:
+        elif self.backend == "evograd":
             content["streams"] = STREAMS
-        if ":" in self.fn:
-            content["source"] = source_digest(self.fn)
+        if source := function_source(self.fn):
+            content["source"] = source_digest(source)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -148,7 +154,7 @@ class Experiment(BaseModel):
     dim: tuple[int, ...]
     seeds: tuple[int, ...] = tuple(range(30))
     budget: int | None = Field(None, gt=0, le=MAX_BUDGET)
-    pop: int = Field(100, gt=0, le=MAX_POP)
+    pop: int | None = Field(None, gt=0, le=MAX_POP)
     protocol: Literal["paper", "fair"] = "paper"
     init: Literal["centre", "uniform"] | None = None
     shift: float | None = Field(None, ge=0, allow_inf_nan=False)
@@ -202,8 +208,7 @@ class Experiment(BaseModel):
     def _check_algo(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         names = _expand(value, PAPER_ALGORITHMS, "algorithm")
         for name in names:
-            if name not in ALGORITHMS:
-                raise ValueError(f"unknown algorithm {name!r}: choose from {', '.join(ALGORITHMS)}, or all")
+            algorithm_named(name)
         return names
 
     @field_validator("fn")
@@ -211,10 +216,9 @@ class Experiment(BaseModel):
     def _check_fn(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         names = _expand(value, PAPER_FUNCTIONS, "function")
         for name in names:
-            if name not in FUNCTIONS and ":" not in name:
-                raise ValueError(
-                    f"unknown function {name!r}: choose from {', '.join(FUNCTIONS)}, all, or package.module:function"
-                )
+            if name not in FUNCTIONS and not function_source(name):
+                known = ", ".join([*FUNCTIONS, *PLUGGED])
+                raise ValueError(f"unknown function {name!r}: choose from {known}, all, or package.module:function")
         return names
 
     @field_validator("dim", mode="after")
@@ -259,7 +263,7 @@ class Experiment(BaseModel):
         return [self, *others]
 
     def cells(self) -> list[Cell]:
-        """Every cell, dimension by dimension, the tensor programs (minutes) before pymoo (hours).
+        """Every cell, dimension by dimension, the tensor programs (minutes) before the others (hours).
 
         Raises:
             ValueError: if a cell cannot be run: its dimension, population, budget or shift is too
@@ -267,7 +271,7 @@ class Experiment(BaseModel):
         """
         cells = [cell for product in self.products() for cell in product._own_cells()]
         unique = {cell.key: cell for cell in cells}.values()
-        return sorted(unique, key=lambda cell: cell.backend == "pymoo")
+        return sorted(unique, key=lambda cell: cell.backend != "evograd")
 
     def _own_cells(self) -> list[Cell]:
         device = resolve_device(self.device)
@@ -283,14 +287,15 @@ class Experiment(BaseModel):
             ValueError: as `cells`.
         """
         algorithm = ALGORITHMS[name]
-        if self.pop < algorithm.min_pop:
-            raise ValueError(f"population {self.pop} is too small: {name} needs at least {algorithm.min_pop}")
+        pop = algorithm.own_pop(problem.dim) if self.pop is None else self.pop
+        if pop < algorithm.min_pop:
+            raise ValueError(f"population {pop} is too small: {name} needs at least {algorithm.min_pop}")
         budget = self.budget if self.budget is not None else default_budget(problem.dim)
         parts = PROTOCOLS[self.protocol]
-        if budget < self.pop:
-            raise ValueError(f"budget {budget} is smaller than one population of {self.pop}")
+        if budget < pop:
+            raise ValueError(f"budget {budget} is smaller than one population of {pop}")
         gradient_cost = parts["gradient_cost"] if self.gradient_cost is None else self.gradient_cost
-        if budget < (least := algorithm.least_budget(self.pop, gradient_cost)):
+        if budget < (least := algorithm.least_budget(pop, gradient_cost)):
             raise ValueError(f"budget {budget} is too small: a generation of {name} costs {least:g}")
         half_box = float(((problem.upper - problem.lower) / 2).min())
         shift = self.shift if self.shift is not None else parts["shift"] * half_box
@@ -302,7 +307,7 @@ class Experiment(BaseModel):
             backend=algorithm.backend,
             fn=problem.name,
             dim=problem.dim,
-            pop_size=self.pop,
+            pop_size=pop,
             budget=budget,
             protocol=self.protocol,
             init=self.init or parts["init"] or algorithm.own_start,
@@ -312,6 +317,7 @@ class Experiment(BaseModel):
             dtype=(self.dtype or parts["dtype"]) if tensors else "float64",
             device=device if tensors else "cpu",
             compile=self.compile and tensors,
+            versions=dict(algorithm.versions),
             settings=algorithm.configure(self.settings.get(name, {})).model_dump(),
         )
 

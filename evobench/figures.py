@@ -62,6 +62,10 @@ VARIANT_NAMES = {
     "plain": "gradient off",
     "guarded": "guarded gradient",
     "tpa": "pymoo, TPA",
+    "pycma": "cma",
+    "scipy": "SciPy",
+    "evosax": "evosax",
+    "own": "the user's own",
 }
 VARIANT_COLOURS = {
     "pymoo": "#999999",
@@ -70,6 +74,9 @@ VARIANT_COLOURS = {
     "plain": "#56B4E9",
     "guarded": "#009E73",
     "tpa": "#444444",
+    "pycma": "#D55E00",
+    "scipy": "#882255",
+    "evosax": "#F0E442",
 }
 VARIANT_LINES: dict[str, Any] = {
     "pymoo": (0, (4, 1.5)),
@@ -78,6 +85,9 @@ VARIANT_LINES: dict[str, Any] = {
     "plain": (0, (5, 1, 1, 1)),
     "guarded": (0, (5, 1, 1, 1, 1, 1)),
     "tpa": (0, (9, 2)),
+    "pycma": (0, (9, 1.5, 1, 1.5)),
+    "scipy": (0, (2, 1, 2, 3)),
+    "evosax": (0, (6, 1, 3, 1)),
 }
 MARKERS = ("", "o", "s", "^", "D", "v")
 OTHER = "#0072B2"

@@ -34,12 +34,13 @@ import torch
 
 import evobench
 from evobench.algorithms import ALGORITHMS
+from evobench.baselines import asktell
 from evobench.baselines import pymoo as baselines
-from evobench.evograd import FAMILIES, VARIANTS
+from evobench.evograd import VARIANTS
 from evobench.evograd.checkpoint import Checkpoint
 from evobench.evograd.loop import run_batch
-from evobench.experiment import Cell, Experiment
-from evobench.problems import Problem, check_differentiable, draw_shift, make_problem
+from evobench.experiment import BESIDE, Cell, Experiment
+from evobench.problems import Problem, check_differentiable, draw_shift, function_source, make_problem
 from evobench.record import RunRecord
 from evobench.store import Store
 
@@ -57,8 +58,8 @@ WORKER_ENVIRONMENT = {
 MEMORY = 3.5 * 2**30
 """Bytes that the tensors of one batch may fill; seeds that do not fit make further batches."""
 
-Progress = Callable[[float, float], None]
-"""Called during a task with (share of the budget spent, best value so far)."""
+Progress = Callable[[float, float], object]
+"""Called during a task with (share of the budget spent, best value so far); a true answer ends it."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def plan(experiment: Experiment, store: Store, *, fresh: bool = False) -> Plan:
     """
     cells = experiment.cells()
     for cell in cells:
-        if ":" in cell.fn and ALGORITHMS[cell.algo].needs_gradient:
+        if function_source(cell.fn) and ALGORITHMS[cell.algo].needs_gradient:
             check_differentiable(make_problem(cell.fn, cell.dim))
     tasks, stored = [], 0
     for cell in cells:
@@ -123,7 +124,8 @@ def batches(cell: Cell, seeds: Sequence[int]) -> list[Task]:
     """The tasks of these seeds: for a tensor program as many runs at once as fit into `MEMORY`."""
     most = 1
     if cell.backend == "evograd":
-        numbers = FAMILIES[ALGORITHMS[cell.algo].family].peak(cell.pop_size, cell.dim)
+        kernel: Any = ALGORITHMS[cell.algo].kernel
+        numbers = kernel.peak(cell.pop_size, cell.dim)
         most = max(1, int(MEMORY // (numbers * np.dtype(cell.dtype).itemsize)))
     return [Task(cell, tuple(seeds[start : start + most])) for start in range(0, len(seeds), most)]
 
@@ -197,12 +199,13 @@ def execute(
     algorithm = ALGORITHMS[cell.algo]
     problem = problem or make_problem(cell.fn, cell.dim)
     settings: Any = algorithm.configure(cell.settings)
-    if cell.backend == "pymoo":
+    kernel: Any = algorithm.kernel
+    if cell.backend != "evograd":
         (seed,) = task.seeds
         if cell.shift:
             problem = problem.shifted(draw_shift(seed, problem, cell.shift))
-        record = baselines.run(
-            cell.algo,
+        single: Any = partial(baselines.run, cell.algo) if kernel is None else partial(asktell.run, kernel)
+        record = single(
             problem,
             settings,
             seed=seed,
@@ -216,7 +219,7 @@ def execute(
         shifts = np.stack([draw_shift(seed, problem, cell.shift) for seed in task.seeds])
         problem = problem.shifted(shifts[:, None])
     return run_batch(
-        partial(FAMILIES[algorithm.family].build, settings),
+        partial(kernel.build, settings),
         problem,
         gradient=VARIANTS[algorithm.variant].gradient,
         seeds=task.seeds,
@@ -237,8 +240,9 @@ def rows(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A task's records as rows of the two tables, runs and history."""
     cell = task.cell
-    settings = cell.settings | ({"compile": True} if cell.compile else {})
-    about = cell.model_dump(exclude={"compile"}) | {"settings": json.dumps(settings, sort_keys=True)}
+    beside = {name: value for name in BESIDE if (value := getattr(cell, name))}
+    settings = cell.settings | beside
+    about = cell.model_dump(exclude=set(BESIDE)) | {"settings": json.dumps(settings, sort_keys=True)}
     shared = {"experiment": experiment, **about, "settings_hash": cell.settings_hash, **origin}
     runs = pd.DataFrame(
         {

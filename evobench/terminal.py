@@ -16,16 +16,16 @@ from rich.progress import Task as Bar
 from rich.table import Column, Table
 from rich.text import Text
 
-from evobench.algorithms import ALGORITHMS
+from evobench.algorithms import ALGORITHMS, UNAVAILABLE
 from evobench.evograd.outer import OuterSettings
 from evobench.experiment import PROTOCOLS, Cell, Experiment
-from evobench.problems import FUNCTIONS
+from evobench.problems import FUNCTIONS, PLUGGED, load_function
 from evobench.runner import Plan, Task
 from evobench.stats import labels
 from evobench.store import CELL
 
-COST = {"evograd": 1, "pymoo": 30}
-"""What an evaluation costs on either backend, roughly: the time left is estimated in this measure,
+COST = {"evograd": 1, "pymoo": 30, "asktell": 30}
+"""What an evaluation costs on each backend, roughly: the time left is estimated in this measure,
 or it would promise minutes while the tensor programs run and pymoo's hours are still to come."""
 
 _MAX_NAME, _FACTS_WIDTH = 32, 34
@@ -262,15 +262,22 @@ def algorithms_table() -> Table:
     table = _plain_table("algorithm", "least pop", "what it is")
     for algorithm in ALGORITHMS.values():
         table.add_row(algorithm.name, str(algorithm.min_pop), algorithm.summary)
+    for name, reason in UNAVAILABLE.items():
+        table.add_row(Text(name, style="dim"), "-", f"not available: {reason}")
     return table
 
 
 def functions_table() -> Table:
     table = _plain_table("function", "box", "minimum", "least dim", "source")
-    for function in FUNCTIONS.values():
+    for name in [*FUNCTIONS, *PLUGGED]:
+        try:
+            function = FUNCTIONS.get(name) or load_function(PLUGGED[name])
+        except ValueError as error:
+            table.add_row(name, "-", "-", "-", f"not available: {error}")
+            continue
         minimum = "unknown" if function.f_opt is None else f"{function.f_opt:g}"
         box = f"[{function.lower:g}, {function.upper:g}]"
-        table.add_row(function.name, box, minimum, str(function.min_dim), function.citation)
+        table.add_row(name, box, minimum, str(function.min_dim), function.citation)
     return table
 
 

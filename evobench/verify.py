@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from evobench.algorithms import ALGORITHMS
-from evobench.experiment import Cell
+from evobench.experiment import BESIDE, Cell
 from evobench.problems import draw_shift, make_problem
 from evobench.store import CELL, KINDS, RUN_KEY, Store
 
@@ -123,6 +123,6 @@ def _cell(rows: pd.DataFrame) -> Iterator[Finding]:
 def _cell_of(row: Any) -> Cell:
     """The cell that a row says it belongs to."""
     settings = json.loads(row["settings"])
-    compiled = settings.pop("compile", False)
-    fields = {name: row[name] for name in Cell.model_fields if name not in ("settings", "compile")}
-    return Cell(**fields, settings=settings, compile=compiled)
+    beside = {name: settings.pop(name) for name in BESIDE if name in settings}
+    fields = {name: row[name] for name in Cell.model_fields if name not in ("settings", *BESIDE)}
+    return Cell(**fields, settings=settings, **beside)

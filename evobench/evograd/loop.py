@@ -164,7 +164,7 @@ def run_batch(
     device: str = "cpu",
     compile: bool = False,
     checkpoint: Checkpoint | None = None,
-    progress: Callable[[float, float], None] = lambda share, best: None,
+    progress: Callable[[float, float], object] = lambda share, best: None,
 ) -> list[RunRecord]:
     """Run all seeds as one tensor program.
 
@@ -179,7 +179,8 @@ def run_batch(
             seconds where the compiler's cache has it, then two to three times as fast. The last bits
             are other ones, and with them the course of a chaotic run.
         checkpoint: where the batch is saved now and then, and goes on from if it is there.
-        progress: called now and then with (share of the budget spent, best value of any run).
+        progress: called now and then with (share of the budget spent, best value of any run); what
+            is true of its answer ends the runs after this generation.
 
     Returns:
         one record a seed, in order.
@@ -208,14 +209,16 @@ def run_batch(
         elif 0 in columns:
             recorder(0, carry.best, algorithm.learned(carry.params))
         turn = _compiled(generation, device, begun=done > 0) if compile else generation
-        looked = time.perf_counter()
+        looked, stopped = time.perf_counter(), 0
         for number in range(done + 1, count + 1):
             carry = turn(carry, noises.draw())
             if number in columns:
                 recorder(columns[number], carry.best, algorithm.learned(carry.params))
             if (now := time.perf_counter()) - looked > _PROGRESS_EVERY:
                 looked = now
-                progress(number / count, float(carry.best.f.min()))
+                if progress(number / count, float(carry.best.f.min())):
+                    stopped = number
+                    break
             if checkpoint is not None and checkpoint.due:
                 checkpoint.save(
                     {
@@ -227,8 +230,12 @@ def run_batch(
                     }
                 )
         carry.best.f.cpu()  # the device may be behind; its seconds count
-    f_evals, g_evals = evaluate.f_evals + count * generation.f_evals, count * generation.g_evals
-    return recorder.records(seeds, carry.best, f_evals, g_evals, time.perf_counter() - started)
+        if stopped:
+            recorder.cut(evaluate.f_evals + cost * stopped, carry.best, algorithm.learned(carry.params))
+    turns = stopped or count
+    f_evals, g_evals = evaluate.f_evals + turns * generation.f_evals, turns * generation.g_evals
+    seconds, reason = time.perf_counter() - started, "callback" if stopped else "budget"
+    return recorder.records(seeds, carry.best, f_evals, g_evals, seconds, reason)
 
 
 def nothing_yet(space: Space) -> Best:
@@ -443,6 +450,14 @@ class _Recorder:
         for name, value in learned.items():
             self.learned.setdefault(name, torch.full_like(self.history, torch.nan))[:, column] = value
 
+    def cut(self, evals: float, best: Best, learned: dict[str, Float[Tensor, " seeds"]]) -> None:
+        """End here, before the budget does: drop the points that were not reached, add the last."""
+        reached = int(np.searchsorted(self.evals, evals))  # before the present, which may be a point too
+        self.evals = np.append(self.evals[:reached], evals)
+        self.history = self.history[:, : reached + 1]
+        self.learned = {name: value[:, : reached + 1] for name, value in self.learned.items()}
+        self(reached, best, learned)
+
     def saved(self) -> dict[str, Any]:
         return {"history": self.history, "learned": self.learned}
 
@@ -450,7 +465,9 @@ class _Recorder:
         self.history.copy_(saved["history"])
         self.learned = {name: value.to(self.history.device) for name, value in saved["learned"].items()}
 
-    def records(self, seeds: Sequence[int], best: Best, f_evals: int, g_evals: int, wall_s: float) -> list[RunRecord]:
+    def records(
+        self, seeds: Sequence[int], best: Best, f_evals: int, g_evals: int, wall_s: float, stop_reason: str
+    ) -> list[RunRecord]:
         """One record a seed; the only transfer from the device."""
         best_f, best_x = best.f[:, 0].cpu().numpy(), best.x[:, 0].double().cpu().numpy()
         history = self.history.cpu().numpy()
@@ -462,7 +479,7 @@ class _Recorder:
                 best_x=best_x[row],
                 f_evals=f_evals,
                 g_evals=g_evals,
-                stop_reason="budget",
+                stop_reason=stop_reason,
                 wall_s=wall_s,
                 batch_size=len(seeds),
                 evals=self.evals,
