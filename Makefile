@@ -2,13 +2,15 @@
 # make test | lint        what has to pass before a commit
 # make reproduce-figure1  the paper's Figure 1; FRESH=1 forgets the shipped results and computes all of them
 # make reproduce-figure2  the paper's Figure 2 (500 dimensions): hours, most of them pymoo's; FRESH=1 as above
+# make check              do the algorithms still end where the stored reference says?
+# make test-wheel         the package as a user installs it: outside the repository, from a wheel
 # make quick              the same pipeline, small: under two minutes
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install test lint reproduce-figure1 reproduce-figure2 quick
+.PHONY: install test lint check test-wheel reproduce-figure1 reproduce-figure2 quick
 
 install: $(INSTALLED)
 
@@ -26,6 +28,12 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy evobench
+
+check: install
+	$(BIN)/evobench check
+
+test-wheel: install
+	$(BIN)/python scripts/test_wheel.py
 
 reproduce-figure1: install
 	$(BIN)/evobench run configs/figure1.yaml $(if $(FRESH),--fresh)

@@ -358,6 +358,81 @@ def verify(directory: Results) -> None:
         raise typer.Exit(FAILED)
 
 
+@app.command()
+def check(
+    algo: Annotated[str | None, _option("algo", "Only these algorithms [the reference's].", "NAMES")] = None,
+    fn: Annotated[str | None, _option("fn", "Only these functions [the reference's].", "NAMES")] = None,
+    seeds: Annotated[str | None, _option("seeds", "Other seeds, or fewer [0-99].", "30|0-29|1,4,7")] = None,
+    by: Annotated[
+        Literal["auto", "exact", "distribution"],
+        typer.Option("--by", help="How to compare; auto: exact on the reference's platform."),
+    ] = "auto",
+    reference: Annotated[Path | None, _option("reference", "A reference of your own.", "FILE")] = None,
+    update: Annotated[bool, _option("update", "Make the present code the reference.")] = False,
+    summary: Annotated[
+        Path | None, _option("summary", "Markdown for a pull request [$GITHUB_STEP_SUMMARY].", "FILE")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", help="Worker processes [one a core].", min=1)] = None,
+) -> None:
+    """Compare a quick set of runs with a stored reference.
+
+    Exit code 1 if a cell (algorithm, function) ends elsewhere than it did. On the reference's
+    platform and versions every run must be the same to the bit; elsewhere samples are compared.
+
+    \b
+    Examples:
+      evobench check
+      evobench check --algo pso_diff --fn ackley --seeds 1000-1099 --by distribution
+      evobench check --algo es_diff,es_plain --reference es.parquet --update
+    """
+    from evobench import check as checks
+    from evobench import terminal
+
+    path = reference or checks.REFERENCE
+    if update:
+        if reference is None and (algo or fn or seeds):
+            raise ValueError("--update of a part would lose the rest: leave out --algo, --fn and --seeds")
+        algos, fns = algo or ",".join(checks.ALGOS), fn or ",".join(checks.FNS)
+        known = None
+    else:
+        known = checks.load(path)
+        algos = algo or ",".join(dict.fromkeys(known.runs["algo"]))
+        fns = fn or ",".join(dict.fromkeys(known.runs["fn"]))
+    default = checks.REFERENCE_SEEDS if update else checks.SEEDS
+    experiment = checks.check_set(algos.split(","), fns.split(","), seeds or default)
+    exact = known is not None and (by == "exact" or (by == "auto" and checks.same_platform(known.origin)))
+    if exact and known is not None and not set(experiment.seeds) <= set(known.runs["seed"]):
+        if by == "exact":
+            raise ValueError("--by exact needs the reference's seeds: leave out --seeds")
+        exact = False
+    console = _console()
+    watched = sys.stdout.isatty() and not console.is_dumb_terminal
+    listener = (terminal.Bars if watched else terminal.Lines)(_console(quiet=not watched))
+    try:
+        with listener:
+            runs = checks.measure(experiment, jobs, listener)
+    except RuntimeError as error:
+        _complain(str(error))
+        raise typer.Exit(FAILED) from None
+    if known is None:
+        checks.save(runs, path)
+        typer.echo(f"{len(runs):,} runs are the reference now: {path}")
+        return
+    table = checks.compare(runs, known.runs, exact=exact)
+    failed = checks.findings(table)
+    if failed:
+        console.print(terminal.plain_rows(checks.HEADERS, failed))
+    typer.echo(checks.headline(table, known.origin, exact=exact))
+    text = checks.markdown(table, known.origin, exact=exact)
+    if summary is not None:
+        summary.write_text(text, encoding="utf-8")
+    elif step := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(step).open("a", encoding="utf-8") as file:
+            file.write(text)
+    if failed:
+        raise typer.Exit(FAILED)
+
+
 @app.command("list")
 def list_(
     section: Annotated[

@@ -384,13 +384,26 @@ def make_experiment(content: dict[str, Any]) -> Experiment:
         raise ValueError(one_sentence(error)) from error
 
 
+def shipped_configs() -> Path:
+    """The directory of the configs that come with the package; in a checkout, the checkout's."""
+    package = Path(__file__).parent
+    return next((path for path in (package / "configs", package.parent / "configs") if path.is_dir()), package)
+
+
+def find_config(path: Path) -> Path:
+    """The file; or, where there is none, the shipped config of that name (`figure1`, `configs/figure1.yaml`)."""
+    shipped = shipped_configs() / f"{path.stem}.yaml"
+    named = str(path) in (path.stem, shipped.name, str(Path("configs", shipped.name)))
+    return shipped if named and not path.is_file() and shipped.is_file() else path
+
+
 def read_config(path: Path) -> dict[str, Any]:
-    """The content of a YAML file; the experiment's name is the file's unless it gives one.
+    """The content of a YAML file, or of a shipped config; the experiment's name is the file's unless it gives one.
 
     Raises:
         ValueError: if the file is not there, not YAML, or not a mapping.
     """
-    name = repr(str(path))
+    name, path = repr(str(path)), find_config(path)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or no path at all

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
@@ -18,7 +18,7 @@ from rich.text import Text
 
 from evobench.algorithms import ALGORITHMS, UNAVAILABLE
 from evobench.evograd.outer import OuterSettings
-from evobench.experiment import PROTOCOLS, Cell, Experiment
+from evobench.experiment import PROTOCOLS, Cell, Experiment, shipped_configs
 from evobench.problems import FUNCTIONS, PLUGGED, load_function
 from evobench.runner import Plan, Task
 from evobench.stats import labels
@@ -258,6 +258,14 @@ def _plain_table(*columns: str) -> Table:
     return table
 
 
+def plain_rows(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Rows of text under headers."""
+    table = _plain_table(*headers)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def algorithms_table() -> Table:
     table = _plain_table("algorithm", "least pop", "what it is")
     for algorithm in ALGORITHMS.values():
@@ -292,12 +300,15 @@ def protocols_table() -> Table:
 
 
 def configs_table(directory: Path = Path("configs")) -> Table:
-    """The YAML files of `directory`, each with its first comment."""
+    """The YAML files of `directory` and the shipped ones, each with its first comment."""
     table = _plain_table("config", "what it asks")
-    for path in sorted([*directory.glob("*.yaml"), *directory.glob("*.yml")]):
+    here = sorted([*directory.glob("*.yaml"), *directory.glob("*.yml")])
+    shipped = [path for path in sorted(shipped_configs().glob("*.yaml")) if path.name not in {one.name for one in here}]
+    for path in [*here, *shipped]:
         with path.open(encoding="utf-8", errors="replace") as file:
             first = file.readline().strip()
-        table.add_row(path.as_posix(), first.lstrip("# ") if first.startswith("#") else "")
+        name = path.stem if path in shipped else path.as_posix()
+        table.add_row(name, first.lstrip("# ") if first.startswith("#") else "")
     if not table.row_count:
         table.add_row(f"(there is no YAML file in {directory}/)")
     return table

@@ -172,7 +172,9 @@ def registry(monkeypatch):
 
 def test_registering(registry, refused: Refused):
     register("random_search", Peer("random search", by_asking(RandomSearch)))
-    result = evobench.minimize(lambda x: x.square().sum(-1), "random_search", bounds=(-1, 1), dim=2, seeds=2, budget=150)
+    result = evobench.minimize(
+        lambda x: x.square().sum(-1), "random_search", bounds=(-1, 1), dim=2, seeds=2, budget=150
+    )
     assert result.nfev.tolist() == [150, 150]
     assert len(ALGORITHMS["random_search"].versions["source"]) == 12
     with refused("'random_search' is there already"):
