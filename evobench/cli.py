@@ -299,8 +299,9 @@ def plot(
         Literal["box", "convergence", "ecdf", "figure2"], typer.Option("--kind", help="What to draw.")
     ] = "box",
     out: Annotated[Path | None, _option("out", "The files, without their ending [DIR/figures/KIND].", "PATH")] = None,
+    show: Annotated[bool, _option("show", "A preview in the terminal as well.")] = False,
 ) -> None:
-    """Draw the results of an experiment as PNG and PDF.
+    """Draw the results of an experiment as PNG, PDF and SVG.
 
     box: final values, as in the paper's Figure 1. convergence: best value over evaluations.
     ecdf: share of targets reached over evaluations. figure2: the paper's Figure 2, means and
@@ -309,7 +310,7 @@ def plot(
     \b
     Examples:
       evobench plot results/figure1 --kind box
-      evobench plot results/figure1 --kind convergence --out paper/curves
+      evobench plot results/figure1 --kind convergence --out paper/curves --show
     """
     from evobench import figures
     from evobench.store import load_results
@@ -325,12 +326,61 @@ def plot(
         case "figure2":
             figure = figures.figure2(load_results(directory, "history"), runs)
     stem = out or directory / "figures" / kind
-    if stem.suffix in (".png", ".pdf"):
+    if stem.suffix in (".png", ".pdf", ".svg"):
         stem = stem.with_suffix("")
     if stem.is_dir():
         stem = stem / kind
     for path in figures.save(figure, stem):
         typer.echo(path)
+    if show:
+        from evobench import preview
+
+        console = _console()
+        console.print(preview.draw(figure, console.width))
+
+
+@app.command()
+def watch(
+    directory: Results,
+    every: Annotated[float, typer.Option("--every", help="Seconds between two looks.", min=0.1)] = 2.0,
+) -> None:
+    """Follow a run from another terminal, until it is complete.
+
+    Reads the results only: runs that are stored, the best, the rate, the time left. A line for
+    every change where there is no terminal. Ctrl-C ends the watching, not the run.
+
+    \b
+    Example:
+      evobench watch results/figure1
+    """
+    from evobench import watch as watching
+    from evobench.store import Store
+
+    console = _console()
+    live = sys.stdout.isatty() and not console.is_dumb_terminal
+    try:
+        watching.watch(Store(directory), console, every=every, live=live)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command()
+def doctor() -> None:
+    """Versions, device, threads, compiler, and a two-second measurement of speed.
+
+    Lines with a ! say what could be better. Exit code 0 in any case.
+
+    \b
+    Example:
+      evobench doctor
+    """
+    from evobench import doctor as doctors
+
+    width = 12
+    for line in [*doctors.examine(), doctors.measure()]:
+        typer.echo(f"{line.name:{width}}{line.value}")
+        if line.warning:
+            typer.echo(f"{'':{width - 2}}! {line.warning}")
 
 
 @app.command()

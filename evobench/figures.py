@@ -50,8 +50,12 @@ STYLE: Any = {
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "legend.frameon": False,
+    "svg.hashsalt": "evobench",
     "pdf.fonttype": 42,  # TrueType: text stays text, as publishers ask
 }
+
+DATELESS = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+"""Metadata with which the same figure gives the same bytes."""
 
 FAMILY_NAMES = {"ga": "GA", "de": "DE", "pso": "PSO", "cmaes": "CMA-ES"}
 FAMILY_COLOURS = {"ga": "#009E73", "de": "#CC79A7", "pso": "#0072B2", "cmaes": "#D55E00"}
@@ -91,7 +95,10 @@ VARIANT_LINES: dict[str, Any] = {
 }
 MARKERS = ("", "o", "s", "^", "D", "v")
 OTHER = "#0072B2"
-"""Colour of a variant or family that is not listed."""
+"""Colour of a variant that is not listed, and of a family where it is the only one."""
+
+OTHERS = ("#56B4E9", "#E69F00", "#000000", "#882255")
+"""Colours of families that are not listed, in their order."""
 
 FLOOR = 1e-16
 """What lies below, exact zeros above all, is drawn here on a logarithmic axis, and its tick says so."""
@@ -395,19 +402,24 @@ def _looks(algos: Iterable[str]) -> tuple[dict[str, dict[str, Any]], list[Artist
     looks = {}
     for algo in algos:
         family, variant = stats.lineage(algo)
-        colour = VARIANT_COLOURS.get(variant, OTHER) if alone else FAMILY_COLOURS.get(family, OTHER)
+        colour = VARIANT_COLOURS.get(variant, OTHER) if alone else _family_colour(family, families)
         looks[algo] = {"color": colour, "linestyle": VARIANT_LINES.get(variant, "-"), "linewidth": 1.1}
     if alone:
         return looks, [
             Line2D([], [], **look, label=f"{_family(families[0])}, {_variant(stats.lineage(algo)[1])}")
             for algo, look in looks.items()
         ]
-    colours = [Line2D([], [], color=FAMILY_COLOURS.get(name, OTHER), label=_family(name)) for name in families]
+    colours = [Line2D([], [], color=_family_colour(name, families), label=_family(name)) for name in families]
     dashes = [
         Line2D([], [], color="black", linewidth=1.1, linestyle=VARIANT_LINES.get(name, "-"), label=_variant(name))
         for name in _variants(algos)
     ]
     return looks, [*colours, *dashes]
+
+
+def _family_colour(family: str, families: Sequence[str]) -> str:
+    unlisted = [name for name in families if name not in FAMILY_COLOURS]
+    return FAMILY_COLOURS.get(family) or OTHERS[unlisted.index(family) % len(OTHERS)]
 
 
 def _variants(algos: Iterable[str]) -> list[str]:
@@ -488,8 +500,8 @@ def _count_lost(ax: Axes, count: int) -> None:
         ax.set_title(f"{ax.get_title()}\n{count} {'run' if count == 1 else 'runs'} not finite")
 
 
-def save(figure: Figure, path_stem: Path, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
-    """Write `<path_stem>.<format>` for each format: PNG at 200 dpi, PDF with its text as text.
+def save(figure: Figure, path_stem: Path, formats: Sequence[str] = ("png", "pdf", "svg")) -> list[Path]:
+    """Write `<path_stem>.<format>` for each format: PNG at 200 dpi, PDF with its text as text, SVG as shapes.
 
     Each is written beside its place and renamed, so that a reader never sees half a figure, and
     carries no date: the same figure gives the same bytes.
@@ -504,7 +516,7 @@ def save(figure: Figure, path_stem: Path, formats: Sequence[str] = ("png", "pdf"
     for name in formats:
         buffer = io.BytesIO()
         with rc_context(STYLE):
-            figure.savefig(buffer, format=name, dpi=200, metadata={"CreationDate": None} if name == "pdf" else None)
+            figure.savefig(buffer, format=name, dpi=200, metadata=DATELESS.get(name))
         path = path_stem.with_name(f"{path_stem.name}.{name}")
         try:
             write_atomically(path, methodcaller("write", buffer.getbuffer()))

@@ -157,6 +157,8 @@ def run_experiment(
     if fresh:
         for cell in todo.cells:
             store.clear(cell.key, experiment.seeds)
+    if todo.tasks:
+        store.write_plan(_announced(experiment, todo))
     if listener is not None:
         listener.started(todo)
     summary = Summary(stored=todo.stored)
@@ -169,7 +171,7 @@ def run_experiment(
             store.merge(key)
     # As many processes as if nothing were stored: with them goes the number of threads, and a last bit.
     everything = sum(len(batches(cell, experiment.seeds)) for cell in todo.cells)
-    jobs = max(1, min(jobs or _cores(), everything))
+    jobs = max(1, min(jobs or cores(), everything))
     with closing(_run(todo.tasks, context, jobs, listener)) as outcomes:  # whatever ends the loop ends the workers
         for task, outcome in outcomes:
             if isinstance(outcome, str):
@@ -184,6 +186,13 @@ def run_experiment(
             if listener is not None:
                 listener.finished(task, outcome)
     return summary
+
+
+def _announced(experiment: Experiment, todo: Plan) -> dict[str, Any]:
+    """A plan as the store keeps it for `evobench watch`."""
+    cells = [{"key": cell.key, "backend": cell.backend, "budget": cell.budget} for cell in todo.cells]
+    started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"name": experiment.name, "started_at": started_at, "seeds": experiment.seeds, "cells": cells}
 
 
 def execute(
@@ -360,7 +369,7 @@ def _run(tasks: Sequence[Task], context: Context, jobs: int, listener: Listener 
     yield from (_run_here if jobs == 1 or not here else _run_in_pool)(here, context, jobs, listener)
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores this process may use: fewer than the machine's in a container."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
 
@@ -28,6 +29,12 @@ COST = {"evograd": 1, "pymoo": 30, "asktell": 30}
 """What an evaluation costs on each backend, roughly: the time left is estimated in this measure,
 or it would promise minutes while the tensor programs run and pymoo's hours are still to come."""
 
+BLOCKS = "▁▂▃▄▅▆▇█"
+"""Of a sparkline, from the lowest value to the highest."""
+
+_SPARK, _COURSE = 8, 256
+"""Characters of a sparkline, and how many values it is made of at most."""
+
 _MAX_NAME, _FACTS_WIDTH = 32, 34
 """Columns for a cell's name and for what stands right of its bar."""
 
@@ -35,6 +42,19 @@ _SHARED = "all but pymoo's"
 """Heading of the settings that the tensor algorithms share."""
 
 CellKey = tuple[str, str, int, str]
+
+
+def sparkline(values: Sequence[float], width: int = _SPARK) -> str:
+    """The course of the values in `width` blocks, over decades where all are positive; empty below two."""
+    finite = [value for value in values if math.isfinite(value)]
+    if len(finite) < 2:
+        return ""
+    count = min(width, len(finite))
+    shown = [finite[round(place * (len(finite) - 1) / (count - 1))] for place in range(count)]
+    heights = [math.log(value) for value in shown] if min(shown) > 0 else shown
+    low, span = min(heights), max(heights) - min(heights)
+    steps = [round((height - low) / span * (len(BLOCKS) - 1)) if span else 0 for height in heights]
+    return "".join(BLOCKS[step] for step in steps)
 
 
 class Lines:
@@ -87,6 +107,7 @@ class _CellBar:
     runs: int
     done: int = 0
     best: float = float("inf")
+    course: list[float] = field(default_factory=list)
 
 
 class Bars(Lines):
@@ -150,7 +171,8 @@ class Bars(Lines):
         cell = self.cells[key]
         cell.best = min(cell.best, best)
         cell.done += len(task.seeds) if share == 1.0 else 0
-        facts = f"{cell.done}/{cell.runs} runs  best {cell.best:.4g}"
+        cell.course = [*(cell.course if len(cell.course) < _COURSE else cell.course[::2]), cell.best]
+        facts = f"{cell.done}/{cell.runs} runs {cell.best:>10.4g} {sparkline(cell.course):{_SPARK}}"
         self.progress.update(cell.bar, advance=gain * len(task.seeds), facts=facts, refresh=new)
         self.progress.advance(self.overall, gain * _cost(task))
         if cell.done == cell.runs:
@@ -168,8 +190,8 @@ class _Facts(ProgressColumn):
     def render(self, task: Bar) -> Text:
         facts = str(task.fields["facts"])
         if task.id == 0:
-            facts += f"  {_clock(task.elapsed)}"
-            facts += "" if task.finished else f"  {_clock(task.time_remaining)} left"
+            facts += f"  {clock(task.elapsed)}"
+            facts += "" if task.finished else f"  {clock(task.time_remaining)} left"
         return Text(facts, no_wrap=True)
 
 
@@ -243,7 +265,7 @@ def _runs(count: int) -> str:
     return f"{count:,} run{'s' if count != 1 else ''}"
 
 
-def _clock(seconds: float | None) -> str:
+def clock(seconds: float | None) -> str:
     if seconds is None:
         return "-:--"
     minutes, seconds = divmod(int(seconds), 60)

@@ -55,7 +55,7 @@ FAULTS = (
         "evograd/cmaes.py",
         (("(c.c_sigma / c.damps * (length - 1))", "(c.c_sigma / (c.damps / 2) * (length - 1))"),),
         "cmaes_plain",
-        "griewank",
+        "ackley",
         True,
     ),
     Fault(
@@ -67,9 +67,9 @@ FAULTS = (
                 "return torch.where(folded.isnan(), 0.0, x).clamp(space.lower, space.upper)",
             ),
         ),
-        "pso_plain",
-        "rosenbrock",
-        False,
+        "pso_diff",
+        "ackley",
+        True,
     ),
     Fault(
         "a seed ignored",
