@@ -148,9 +148,9 @@ def compare(now: pd.DataFrame, reference: pd.DataFrame, *, exact: bool) -> pd.Da
     ends higher than one of the reference; `p`, the smaller of both tests' after Holm's correction
     over all tests; `finding`, what is wrong, or empty.
     """
-    rows = []
+    rows, stored = [], dict(iter(reference.groupby(KEY)))
     for key, runs in now.groupby(KEY, sort=False):
-        known = reference[(reference[KEY] == key).all(axis=1)]
+        known = stored.get(key, reference.iloc[:0])
         row: dict[str, Any] = {**dict(zip(KEY, key, strict=True)), "changed": np.nan, "p_shift": 1.0, "p_shape": 1.0}
         if known.empty:
             rows.append({**row, "finding": "is not in the reference"})
