@@ -83,7 +83,7 @@ def _console(*, quiet: bool = False) -> Console:
 
 app = typer.Typer(
     cls=_OneSentence,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

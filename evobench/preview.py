@@ -39,12 +39,12 @@ def draw(figure: Figure, width: int) -> Group:
     figure.draw_without_rendering()  # lays out, so that transforms are known
     several = len(figure.axes) > 1
     each = max(24, (width - 2) // 2) if several and width >= 60 else width
-    panels = [_panel(ax, each - 1) for ax in figure.axes]
+    panels = [draw_panel(ax, each - 1) for ax in figure.axes]
     legend = Text("  ").join(_entries(figure))
     return Group(Columns(panels, padding=(0, 1), width=each - 1) if several else panels[0], legend)
 
 
-def _panel(ax: Axes, width: int) -> Text:
+def draw_panel(ax: Axes, width: int) -> Text:
     """Title, canvas with the ends of the y axis, and the labels of the x axis."""
     low, high = (f"{value:.3g}" for value in ax.get_ylim())
     margin = max(len(low), len(high))

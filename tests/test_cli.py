@@ -74,7 +74,7 @@ def refuse(result: Result, *texts: str, code: int = 2) -> None:
 # Help and lists
 
 
-@pytest.mark.parametrize("command", ["", "run", "compare", "plot", "verify", "list"])
+@pytest.mark.parametrize("command", ["", "run", "compare", "plot", "check", "watch", "doctor", "verify", "list"])
 def test_help_has_an_example_and_fits_a_screen(command: str) -> None:
     result = call(f"{command} --help")
     assert result.exit_code == 0

@@ -377,7 +377,7 @@ def test_save_writes_whole_files_that_are_the_same_every_time(tmp_path: Path) ->
     runs = runs_of(["ga", "ga_diff"], ("ackley",), (30,))
     written = [figures.save(figures.box(runs), tmp_path / name / "fig.1") for name in ("a", "b")]
     assert [path.name for path in written[0]] == ["fig.1.png", "fig.1.pdf"]
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["fig.1.pdf", "fig.1.png"]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["fig.1.pdf", "fig.1.png", "fig.1.svg"]
     png, pdf = (path.read_bytes() for path in written[0])
     assert png.startswith(b"\x89PNG")
     assert png.endswith(b"IEND\xaeB`\x82")
