@@ -204,7 +204,7 @@ def headline(table: pd.DataFrame, origin: dict[str, str], *, exact: bool) -> str
     return f"{outcome}, compared {how}; reference: {made}"
 
 
-HEADERS = ("cell", "median before", "now", "direction", "p (Holm)", "finding")
+HEADERS = ("cell", "median was", "is", "direction", "p (Holm)", "finding")
 
 
 def findings(table: pd.DataFrame) -> list[tuple[str, ...]]:
