@@ -31,7 +31,8 @@ class Algorithm:
 
     Attributes:
         family: `ga`, `de`, `pso`, `cmaes` or a user's: what its variants and its baseline have in common.
-        variant: `pymoo`, `diff`, `plain`, `released`, `guarded`, or `own` for another library's.
+        variant: `pymoo`, `diff`, `plain`, `released`, `guarded`; a library's
+            name, or `own`, for another optimiser.
         settings: every setting with this algorithm's defaults.
         min_pop: smallest population its operators can work with.
         own_start: the start the paper's protocol gives it.
@@ -159,8 +160,8 @@ def register(name: str, kernel: Family | Peer, versions: dict[str, str] | None =
             Algorithm(
                 name=name,
                 backend="asktell",
-                family=name,
-                variant="own",
+                family=kernel.family or name,
+                variant=kernel.variant,
                 settings=kernel.settings(),
                 min_pop=kernel.min_pop,
                 own_start="uniform",

@@ -392,9 +392,10 @@ def shipped_configs() -> Path:
 
 def find_config(path: Path) -> Path:
     """The file; or, where there is none, the shipped config of that name (`figure1`, `configs/figure1.yaml`)."""
-    shipped = shipped_configs() / f"{path.stem}.yaml"
-    named = str(path) in (path.stem, shipped.name, str(Path("configs", shipped.name)))
-    return shipped if named and not path.is_file() and shipped.is_file() else path
+    for shipped in shipped_configs().glob("*.yaml"):
+        if str(path) in (shipped.stem, shipped.name, str(Path("configs", shipped.name))) and not path.is_file():
+            return shipped
+    return path
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -132,6 +132,7 @@ class Peer:
         packages: distributions whose versions decide the results.
         own_pop: its own population at a dimension, where the user names none.
         min_pop: the smallest population it works with.
+        family, variant: what it is compared with (`cmaes`, ...), and as what; by default a family of its own.
     """
 
     title: str
@@ -140,6 +141,8 @@ class Peer:
     packages: tuple[str, ...] = ()
     own_pop: Callable[[int], int] = lambda dim: 100
     min_pop: int = 2
+    family: str = ""
+    variant: str = "own"
 
 
 class AskTell(Protocol):
@@ -355,13 +358,17 @@ def _evosax_algorithm(name: str, pop: int, dim: int) -> Any:
     return algorithms[name](population_size=pop, solution=np.zeros(dim, dtype=np.float32))
 
 
-def _evosax_peer(name: str, title: str, settings: type[Settings] = EvosaxSettings, min_pop: int = 2) -> Peer:
+def _evosax_peer(
+    name: str, title: str, family: str, settings: type[Settings] = EvosaxSettings, min_pop: int = 2
+) -> Peer:
     return Peer(
         title=f"evosax's {title}, its defaults, clipped to the box, float32",
         minimise=by_asking(partial(_Evosax, name)),
         settings=settings,
         packages=("evosax", "jax", "jaxlib"),
         min_pop=min_pop,
+        family=family,
+        variant="evosax",
     )
 
 
@@ -373,6 +380,8 @@ PEERS = {
         packages=("cma", "numpy"),
         own_pop=lambda dim: 4 + int(3 * math.log(dim)),
         min_pop=4,
+        family="cmaes",
+        variant="pycma",
     ),
     "scipy_de": Peer(
         title="scipy.optimize.differential_evolution: its defaults, its population of 15 D",
@@ -381,10 +390,12 @@ PEERS = {
         packages=("scipy", "numpy"),
         own_pop=lambda dim: max(5, 15 * dim),
         min_pop=5,
+        family="de",
+        variant="scipy",
     ),
-    "evosax_cma": _evosax_peer("CMA_ES", "CMA-ES", EvosaxCMASettings, min_pop=4),
-    "evosax_de": _evosax_peer("DifferentialEvolution", "differential evolution", min_pop=4),
-    "evosax_pso": _evosax_peer("PSO", "particle swarm"),
+    "evosax_cma": _evosax_peer("CMA_ES", "CMA-ES", "cmaes", EvosaxCMASettings, min_pop=4),
+    "evosax_de": _evosax_peer("DifferentialEvolution", "differential evolution", "de", min_pop=4),
+    "evosax_pso": _evosax_peer("PSO", "particle swarm", "pso"),
 }
 
 
