@@ -432,7 +432,7 @@ def check(
     \b
     Examples:
       evobench check
-      evobench check --algo pso_diff --fn ackley --seeds 1000-1099 --by distribution
+      evobench check --algo pso_diff --fn ackley --seeds 1000-1099
       evobench check --algo es_diff,es_plain --reference es.parquet --update
     """
     from evobench import check as checks
