@@ -4,13 +4,15 @@
 # make reproduce-figure1  the paper's Figure 1; FRESH=1 forgets the shipped results and computes all of them
 # make reproduce-figure2  the paper's Figure 2 (500 dimensions): hours, most of them pymoo's; FRESH=1 as above
 # make reproduce-wine     the paper's wine network, DATA=FILE if it cannot be downloaded; FRESH=1 as above
+# make check              do the algorithms still end where the stored reference says?
+# make test-wheel         the package as a user installs it: outside the repository, from a wheel
 # make quick              the same pipeline, small: under two minutes
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install test test-ray lint reproduce-figure1 reproduce-figure2 reproduce-wine quick
+.PHONY: install test test-ray test-wheel lint check reproduce-figure1 reproduce-figure2 reproduce-wine quick
 
 install: $(INSTALLED)
 
@@ -32,6 +34,12 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy evobench
+
+check: install
+	$(BIN)/evobench check
+
+test-wheel: install
+	$(BIN)/python scripts/test_wheel.py
 
 reproduce-figure1: install
 	$(BIN)/evobench run configs/figure1.yaml $(if $(FRESH),--fresh)

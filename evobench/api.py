@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy import ndarray
 
 from evobench import figures
-from evobench.algorithms import ALGORITHMS
+from evobench.algorithms import algorithm_named
 from evobench.experiment import make_experiment, resolve_device
 from evobench.problems import check_differentiable, problem_of
 from evobench.runner import batches
@@ -62,14 +62,14 @@ def minimize(
     dim: int | None = None,
     seeds: int | str | Sequence[int] = 30,
     budget: int | None = None,
-    pop: int = 100,
+    pop: int | None = None,
     settings: dict[str, Any] | None = None,
     gradient_cost: float = 0.0,
     init: Literal["uniform", "centre"] = "uniform",
     dtype: Literal["float32", "float64"] = "float64",
     device: str = "auto",
     compile: bool = False,
-    callback: Callable[[float, float], None] | None = None,
+    callback: Callable[[float, float], object] | None = None,
 ) -> Result:
     """Minimise a function with independent runs, one a seed.
 
@@ -81,9 +81,11 @@ def minimize(
         dim: number of coordinates; not needed where `bounds` has a pair for each.
         seeds: a count, a text such as `"0-29"`, or a list.
         budget: evaluations of a run, gradients included at `gradient_cost` [5000 · dim].
+        pop: population [100; the own of another library's optimiser].
         settings: of the algorithm, as in `evobench list settings`.
-        callback: called now and then with the share of the budget spent and the best value of any
-            run so far.
+        callback: called now and then (twice a second, or each generation of a baseline) with the share
+            of the budget spent and the best value of any run so far. True ends the minimisation, as in
+            SciPy: runs keep what they have, and seeds whose turn had not come are left out.
 
     Raises:
         ValueError: one sentence naming the bad value and what is allowed.
@@ -94,9 +96,7 @@ def minimize(
     """
     lower, upper = _box(bounds, dim)
     problem = problem_of(function, lower, upper)
-    if algorithm not in ALGORITHMS:
-        raise ValueError(f"unknown algorithm {algorithm!r}: choose from {', '.join(ALGORITHMS)}")
-    chosen = ALGORITHMS[algorithm]
+    chosen = algorithm_named(algorithm)
     if chosen.needs_gradient:
         try:
             check_differentiable(problem)
@@ -131,17 +131,19 @@ def minimize(
     tasks, best, records = batches(cell, experiment.seeds), math.inf, []
     for index, task in enumerate(tasks):
 
-        def tell(share: float, value: float, index: int = index, best: float = best) -> None:
-            if callback is not None:
-                callback((index + share) / len(tasks), min(value, best))
+        def tell(share: float, value: float, index: int = index, best: float = best) -> bool:
+            return callback is not None and bool(callback((index + share) / len(tasks), min(value, best)))
 
         records += execute(task, tell, problem=problem)
         best = min(record.best_f for record in records)
-    runs, history = rows(Task(cell, experiment.seeds), records, "minimize", provenance(), None)
+        if records[-1].stop_reason == "callback":
+            break
+    seeds = tuple(record.seed for record in records)
+    runs, history = rows(Task(cell, seeds), records, "minimize", provenance(), None)
     return Result(
         x=np.stack([record.best_x for record in records]),
         fun=np.array([record.best_f for record in records]),
-        seeds=np.array(experiment.seeds),
+        seeds=np.array(seeds),
         nfev=np.array([record.f_evals for record in records]),
         njev=np.array([record.g_evals for record in records]),
         runs=runs,

@@ -83,7 +83,7 @@ def _console(*, quiet: bool = False) -> Console:
 
 app = typer.Typer(
     cls=_OneSentence,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -364,8 +364,9 @@ def plot(
         typer.Option("--kind", help="What to draw."),
     ] = "box",
     out: Annotated[Path | None, _option("out", "The files, without their ending [DIR/figures/KIND].", "PATH")] = None,
+    show: Annotated[bool, _option("show", "A preview in the terminal as well.")] = False,
 ) -> None:
-    """Draw the results of an experiment as PNG and PDF.
+    """Draw the results of an experiment as PNG, PDF and SVG.
 
     box: final values, as in the paper's Figure 1. convergence: best value over evaluations.
     ecdf: share of targets reached over evaluations. profile: data profiles, share of problems
@@ -376,7 +377,7 @@ def plot(
     \b
     Examples:
       evobench plot results/figure1 --kind box
-      evobench plot results/figure1 --kind convergence --out paper/curves
+      evobench plot results/figure1 --kind convergence --out paper/curves --show
     """
     from evobench import figures
     from evobench.store import load_results
@@ -400,12 +401,61 @@ def plot(
 
             figure = wine_report.figure(runs)
     stem = out or directory / "figures" / kind
-    if stem.suffix in (".png", ".pdf"):
+    if stem.suffix in (".png", ".pdf", ".svg"):
         stem = stem.with_suffix("")
     if stem.is_dir():
         stem = stem / kind
     for path in figures.save(figure, stem):
         typer.echo(path)
+    if show:
+        from evobench import preview
+
+        console = _console()
+        console.print(preview.draw(figure, console.width))
+
+
+@app.command()
+def watch(
+    directory: Results,
+    every: Annotated[float, typer.Option("--every", help="Seconds between two looks.", min=0.1)] = 2.0,
+) -> None:
+    """Follow a run from another terminal, until it is complete.
+
+    Reads the results only: runs that are stored, the best, the rate, the time left. A line for
+    every change where there is no terminal. Ctrl-C ends the watching, not the run.
+
+    \b
+    Example:
+      evobench watch results/figure1
+    """
+    from evobench import watch as watching
+    from evobench.store import Store
+
+    console = _console()
+    live = sys.stdout.isatty() and not console.is_dumb_terminal
+    try:
+        watching.watch(Store(directory), console, every=every, live=live)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command()
+def doctor() -> None:
+    """Versions, device, threads, compiler, and a two-second measurement of speed.
+
+    Lines with a ! say what could be better. Exit code 0 in any case.
+
+    \b
+    Example:
+      evobench doctor
+    """
+    from evobench import doctor as doctors
+
+    width = 12
+    for line in [*doctors.examine(), doctors.measure()]:
+        typer.echo(f"{line.name:{width}}{line.value}")
+        if line.warning:
+            typer.echo(f"{'':{width - 2}}! {line.warning}")
 
 
 @app.command(context_settings={"auto_envvar_prefix": VARIABLES})
@@ -596,6 +646,81 @@ def gradients_(
     for cell in cells:
         found = gradients.observe(cell, experiment.seeds)
         _console().print(terminal.gradients_table(cell, len(experiment.seeds), found))
+
+
+@app.command()
+def check(
+    algo: Annotated[str | None, _option("algo", "Only these algorithms [the reference's].", "NAMES")] = None,
+    fn: Annotated[str | None, _option("fn", "Only these functions [the reference's].", "NAMES")] = None,
+    seeds: Annotated[str | None, _option("seeds", "Other seeds, or fewer [0-99].", "30|0-29|1,4,7")] = None,
+    by: Annotated[
+        Literal["auto", "exact", "distribution"],
+        typer.Option("--by", help="How to compare; auto: exact on the reference's platform."),
+    ] = "auto",
+    reference: Annotated[Path | None, _option("reference", "A reference of your own.", "FILE")] = None,
+    update: Annotated[bool, _option("update", "Make the present code the reference.")] = False,
+    summary: Annotated[
+        Path | None, _option("summary", "Markdown for a pull request [$GITHUB_STEP_SUMMARY].", "FILE")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", help="Worker processes [one a core].", min=1)] = None,
+) -> None:
+    """Compare a quick set of runs with a stored reference.
+
+    Exit code 1 if a cell (algorithm, function) ends elsewhere than it did. On the reference's
+    platform and versions every run must be the same to the bit; elsewhere samples are compared.
+
+    \b
+    Examples:
+      evobench check
+      evobench check --algo pso_diff --fn ackley --seeds 1000-1099
+      evobench check --algo es_diff,es_plain --reference es.parquet --update
+    """
+    from evobench import check as checks
+    from evobench import terminal
+
+    path = reference or checks.REFERENCE
+    if update:
+        if reference is None and (algo or fn or seeds):
+            raise ValueError("--update of a part would lose the rest: leave out --algo, --fn and --seeds")
+        algos, fns = algo or ",".join(checks.ALGOS), fn or ",".join(checks.FNS)
+        known = None
+    else:
+        known = checks.load(path)
+        algos = algo or ",".join(dict.fromkeys(known.runs["algo"]))
+        fns = fn or ",".join(dict.fromkeys(known.runs["fn"]))
+    default = checks.REFERENCE_SEEDS if update else checks.SEEDS
+    experiment = checks.check_set(algos.split(","), fns.split(","), seeds or default)
+    exact = known is not None and (by == "exact" or (by == "auto" and checks.same_platform(known.origin)))
+    if exact and known is not None and not set(experiment.seeds) <= set(known.runs["seed"]):
+        if by == "exact":
+            raise ValueError("--by exact needs the reference's seeds: leave out --seeds")
+        exact = False
+    console = _console()
+    watched = sys.stdout.isatty() and not console.is_dumb_terminal
+    listener = (terminal.Bars if watched else terminal.Lines)(_console(quiet=not watched))
+    try:
+        with listener:
+            runs = checks.measure(experiment, jobs, listener)
+    except RuntimeError as error:
+        _complain(str(error))
+        raise typer.Exit(FAILED) from None
+    if known is None:
+        checks.save(runs, path)
+        typer.echo(f"{len(runs):,} runs are the reference now: {path}")
+        return
+    table = checks.compare(runs, known.runs, exact=exact)
+    failed = checks.findings(table)
+    if failed:
+        console.print(terminal.plain_rows(checks.HEADERS, failed))
+    typer.echo(checks.headline(table, known.origin, exact=exact))
+    text = checks.markdown(table, known.origin, exact=exact)
+    if summary is not None:
+        summary.write_text(text, encoding="utf-8")
+    elif step := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(step).open("a", encoding="utf-8") as file:
+            file.write(text)
+    if failed:
+        raise typer.Exit(FAILED)
 
 
 @app.command("list")

@@ -19,12 +19,11 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from evobench.algorithms import ALGORITHMS
-from evobench.baselines import gradient as gradient_baselines
+from evobench.algorithms import ALGORITHMS, algorithm_named
 from evobench.baselines import pymoo as pymoo_baselines
 from evobench.evograd.descent import NAME as DESCENTS
 from evobench.evograd.space import STREAMS
-from evobench.problems import FUNCTIONS, PAPER_FUNCTIONS, Problem, make_problem, source_digest
+from evobench.problems import FUNCTIONS, PAPER_FUNCTIONS, PLUGGED, Problem, function_source, make_problem, source_digest
 from evobench.settings import shown
 
 PAPER_ALGORITHMS = ("ga", "ga_diff", "de", "de_diff", "pso", "pso_diff", "cmaes", "cmaes_diff")
@@ -43,6 +42,9 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 """The parts of each protocol. `init` None is each algorithm's own start; `shift` is a share of half
 the box (±60 in the paper's); fair computes in float64, as pymoo does: the optimum of a shifted
 function is not a float32 number."""
+
+BESIDE = ("compile", "versions")
+"""Fields of a cell that a stored row keeps beside its settings, where they say anything."""
 
 WHOLE = ("name", "seeds", "also", "test_family")
 """Keys that belong to an experiment as a whole, not to each of its products."""
@@ -108,6 +110,7 @@ class Cell(BaseModel):
     dtype: str
     device: str
     compile: bool = False
+    versions: dict[str, str] = {}
     settings: dict[str, Any]
     problem: dict[str, Any] = {}
 
@@ -116,26 +119,25 @@ class Cell(BaseModel):
         """12 hex digits over everything that can change a result, and nothing else.
 
         The protocol's name is left out, since its parts are in. A baseline's results depend on
-        the versions of pymoo and cma (L-BFGS: of SciPy), a tensor program's on its dtype, its kind of
-        device, its random streams and whether it is compiled, a user's function on the source of its
-        module, the wine task on its settings.
+        the versions of pymoo and cma, a tensor program's on its dtype, its kind of device, its
+        random streams and whether it is compiled, a user's function on the source of its module, the
+        wine task on its settings; another library's optimiser and a user's own algorithm have their
+        `versions`.
         """
-        return self.hash_with(pymoo_baselines.VERSIONS, gradient_baselines.SCIPY)
+        return self.hash_with(pymoo_baselines.VERSIONS)
 
-    def hash_with(self, versions: dict[str, str], scipy: str) -> str:
-        """The hash that the cell has where pymoo, cma and SciPy have these versions."""
-        unsaid = {name for name in ("compile", "problem") if not getattr(self, name)}
+    def hash_with(self, versions: dict[str, str]) -> str:
+        """The hash that the cell has where pymoo and cma have these versions."""
+        unsaid = {name for name in (*BESIDE, "problem") if not getattr(self, name)}
         content = self.model_dump(exclude={"protocol", "backend"} | unsaid)
         if self.backend == "pymoo":
             content["versions"] = versions
-        else:
+        elif self.backend == "evograd":
             content["streams"] = STREAMS
             if ALGORITHMS[self.algo].variant == "guarded":
                 content["descents"] = DESCENTS
-        if self.algo == "lbfgs":
-            content["versions"] = {"scipy": scipy}
-        if ":" in self.fn:
-            content["source"] = source_digest(self.fn)
+        if source := function_source(self.fn):
+            content["source"] = source_digest(source)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -146,9 +148,7 @@ class Cell(BaseModel):
     @property
     def recorded(self) -> dict[str, Any]:
         """What a row's `settings` say: those of the algorithm and of the problem, and what has no column."""
-        compiled = {"compile": True} if self.compile else {}
-        scipy = {"scipy_version": gradient_baselines.SCIPY} if self.algo == "lbfgs" else {}
-        return self.settings | self.problem | compiled | scipy
+        return self.settings | self.problem | {name: value for name in BESIDE if (value := getattr(self, name))}
 
     def __str__(self) -> str:
         return f"{self.algo} {self.fn} {self.dim}D"
@@ -165,7 +165,7 @@ class Experiment(BaseModel):
     dim: tuple[int, ...]
     seeds: tuple[int, ...] = tuple(range(30))
     budget: int | None = Field(None, gt=0, le=MAX_BUDGET)
-    pop: int = Field(100, gt=0, le=MAX_POP)
+    pop: int | None = Field(None, gt=0, le=MAX_POP)
     protocol: Literal["paper", "fair"] = "paper"
     init: Literal["centre", "uniform"] | None = None
     shift: float | None = Field(None, ge=0, allow_inf_nan=False)
@@ -232,8 +232,7 @@ class Experiment(BaseModel):
     def _check_algo(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         names = _expand(value, PAPER_ALGORITHMS, "algorithm")
         for name in names:
-            if name not in ALGORITHMS:
-                raise ValueError(f"unknown algorithm {name!r}: choose from {', '.join(ALGORITHMS)}, or all")
+            algorithm_named(name)
         return names
 
     @field_validator("fn")
@@ -241,10 +240,9 @@ class Experiment(BaseModel):
     def _check_fn(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         names = _expand(value, PAPER_FUNCTIONS, "function")
         for name in names:
-            if name not in FUNCTIONS and ":" not in name:
-                raise ValueError(
-                    f"unknown function {name!r}: choose from {', '.join(FUNCTIONS)}, all, or package.module:function"
-                )
+            if name not in FUNCTIONS and not function_source(name):
+                known = ", ".join([*FUNCTIONS, *PLUGGED])
+                raise ValueError(f"unknown function {name!r}: choose from {known}, all, or package.module:function")
         return names
 
     @field_validator("dim", mode="after")
@@ -302,7 +300,9 @@ class Experiment(BaseModel):
         """
         cells = [cell for product in self.products() for cell in product._own_cells()]
         unique = {cell.key: cell for cell in cells}.values()
-        return sorted(unique, key=lambda cell: (not ALGORITHMS[cell.algo].batched, cell.backend == "pymoo"))
+        return sorted(
+            unique, key=lambda cell: (not ALGORITHMS[cell.algo].batched, cell.backend in ("pymoo", "asktell"))
+        )
 
     def _own_cells(self) -> list[Cell]:
         device = resolve_device(self.device)
@@ -318,7 +318,7 @@ class Experiment(BaseModel):
             ValueError: as `cells`.
         """
         algorithm = ALGORITHMS[name]
-        pop = algorithm.population(self.pop)
+        pop = algorithm.population(self.pop, problem.dim)
         if pop < algorithm.min_pop:
             raise ValueError(f"population {pop} is too small: {name} needs at least {algorithm.min_pop}")
         budget = self.budget if self.budget is not None else default_budget(problem.dim)
@@ -353,6 +353,7 @@ class Experiment(BaseModel):
             dtype=(self.dtype or parts["dtype"]) if tensors else "float64",
             device=device if tensors else "cpu",
             compile=self.compile and tensors,
+            versions=dict(algorithm.versions),
             settings=settings,
             problem=problem.settings,
         )
@@ -433,13 +434,27 @@ def make_experiment(content: dict[str, Any]) -> Experiment:
         raise ValueError(one_sentence(error)) from error
 
 
+def shipped_configs() -> Path:
+    """The directory of the configs that come with the package; in a checkout, the checkout's."""
+    package = Path(__file__).parent
+    return next((path for path in (package / "configs", package.parent / "configs") if path.is_dir()), package)
+
+
+def find_config(path: Path) -> Path:
+    """The file; or, where there is none, the shipped config of that name (`figure1`, `configs/figure1.yaml`)."""
+    for shipped in shipped_configs().glob("*.yaml"):
+        if str(path) in (shipped.stem, shipped.name, str(Path("configs", shipped.name))) and not path.is_file():
+            return shipped
+    return path
+
+
 def read_config(path: Path) -> dict[str, Any]:
-    """The content of a YAML file; the experiment's name is the file's unless it gives one.
+    """The content of a YAML file, or of a shipped config; the experiment's name is the file's unless it gives one.
 
     Raises:
         ValueError: if the file is not there, not YAML, or not a mapping.
     """
-    name = repr(str(path))
+    name, path = repr(str(path)), find_config(path)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or no path at all

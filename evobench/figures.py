@@ -51,6 +51,7 @@ STYLE: Any = {
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "legend.frameon": False,
+    "svg.hashsalt": "evobench",
     "pdf.fonttype": 42,  # TrueType: text stays text, as publishers ask
 }
 
@@ -72,6 +73,9 @@ FAMILY_COLOURS = {
     "lion": "#E69F00",
     "lbfgs": "#56B4E9",
 }
+
+DATELESS = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+"""Metadata with which the same figure gives the same bytes."""
 VARIANT_NAMES = {
     "pymoo": "pymoo",
     "released": "released code",
@@ -80,6 +84,10 @@ VARIANT_NAMES = {
     "guarded": "guarded gradient",
     "tpa": "pymoo, TPA",
     "gradient": "gradient alone",
+    "pycma": "cma",
+    "scipy": "SciPy",
+    "evosax": "evosax",
+    "own": "the user's own",
 }
 VARIANT_COLOURS = {
     "pymoo": "#999999",
@@ -89,6 +97,9 @@ VARIANT_COLOURS = {
     "guarded": "#009E73",
     "tpa": "#444444",
     "gradient": "#0072B2",
+    "pycma": "#D55E00",
+    "scipy": "#882255",
+    "evosax": "#F0E442",
 }
 VARIANT_LINES: dict[str, Any] = {
     "pymoo": (0, (4, 1.5)),
@@ -98,10 +109,16 @@ VARIANT_LINES: dict[str, Any] = {
     "guarded": (0, (5, 1, 1, 1, 1, 1)),
     "tpa": (0, (9, 2)),
     "gradient": (0, (2, 1)),
+    "pycma": (0, (9, 1.5, 1, 1.5)),
+    "scipy": (0, (2, 1, 2, 3)),
+    "evosax": (0, (6, 1, 3, 1)),
 }
 MARKERS = ("", "o", "s", "^", "D", "v")
 OTHER = "#0072B2"
-"""Colour of a variant or family that is not listed."""
+"""Colour of a variant that is not listed, and of a family where it is the only one."""
+
+OTHERS = ("#56B4E9", "#E69F00", "#000000", "#882255")
+"""Colours of families that are not listed, in their order."""
 
 FLOOR = 1e-16
 """What lies below, exact zeros above all, is drawn here on a logarithmic axis, and its tick says so."""
@@ -572,19 +589,24 @@ def _looks(algos: Iterable[str]) -> tuple[dict[str, dict[str, Any]], list[Artist
     looks = {}
     for algo in algos:
         family, variant = stats.lineage(algo)
-        colour = VARIANT_COLOURS.get(variant, OTHER) if alone else FAMILY_COLOURS.get(family, OTHER)
+        colour = VARIANT_COLOURS.get(variant, OTHER) if alone else _family_colour(family, families)
         looks[algo] = {"color": colour, "linestyle": VARIANT_LINES.get(variant, "-"), "linewidth": 1.1}
     if alone:
         return looks, [
             Line2D([], [], **look, label=f"{_family(families[0])}, {_variant(stats.lineage(algo)[1])}")
             for algo, look in looks.items()
         ]
-    colours = [Line2D([], [], color=FAMILY_COLOURS.get(name, OTHER), label=_family(name)) for name in families]
+    colours = [Line2D([], [], color=_family_colour(name, families), label=_family(name)) for name in families]
     dashes = [
         Line2D([], [], color="black", linewidth=1.1, linestyle=VARIANT_LINES.get(name, "-"), label=_variant(name))
         for name in _variants(algos)
     ]
     return looks, [*colours, *dashes]
+
+
+def _family_colour(family: str, families: Sequence[str]) -> str:
+    unlisted = [name for name in families if name not in FAMILY_COLOURS]
+    return FAMILY_COLOURS.get(family) or OTHERS[unlisted.index(family) % len(OTHERS)]
 
 
 def _variants(algos: Iterable[str]) -> list[str]:
@@ -665,8 +687,8 @@ def _count_lost(ax: Axes, count: int) -> None:
         ax.set_title(f"{ax.get_title()}\n{count} {'run' if count == 1 else 'runs'} not finite")
 
 
-def save(figure: Figure, path_stem: Path, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
-    """Write `<path_stem>.<format>` for each format: PNG at 200 dpi, PDF with its text as text.
+def save(figure: Figure, path_stem: Path, formats: Sequence[str] = ("png", "pdf", "svg")) -> list[Path]:
+    """Write `<path_stem>.<format>` for each format: PNG at 200 dpi, PDF with its text as text, SVG as shapes.
 
     Each is written beside its place and renamed, so that a reader never sees half a figure, and
     carries no date: the same figure gives the same bytes.
@@ -681,7 +703,7 @@ def save(figure: Figure, path_stem: Path, formats: Sequence[str] = ("png", "pdf"
     for name in formats:
         buffer = io.BytesIO()
         with rc_context(STYLE):
-            figure.savefig(buffer, format=name, dpi=200, metadata={"CreationDate": None} if name == "pdf" else None)
+            figure.savefig(buffer, format=name, dpi=200, metadata=DATELESS.get(name))
         path = path_stem.with_name(f"{path_stem.name}.{name}")
         try:
             write_atomically(path, methodcaller("write", buffer.getbuffer()))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.metadata
 import importlib.util
 import math
 import sys
@@ -280,6 +281,13 @@ FUNCTIONS: dict[str, Function] = {
     )
 }
 
+PLUGGED = {
+    entry.name: f"{entry.module}:{entry.attr}"
+    for entry in importlib.metadata.entry_points(group="evobench.problems")
+    if entry.name not in FUNCTIONS
+}
+"""Functions of installed packages: short names (entry points) of `package.module:function`."""
+
 PAPER_FUNCTIONS = ("ackley", "michalewicz", "rosenbrock", "griewank")
 """What `--fn all` means: the functions of Figure 1, in its order."""
 
@@ -374,10 +382,11 @@ def make_problem(name: str, dim: int, settings: dict[str, Any] | None = None) ->
         ValueError: if the name or a setting is unknown, the dimension does not fit, a user's function
             cannot be loaded or is not batched, or there are no data.
     """
-    function = load_function(name) if ":" in name else FUNCTIONS.get(name)
+    source = function_source(name)
+    function = load_function(source) if source else FUNCTIONS.get(name)
     if function is None:
         raise ValueError(
-            f"unknown function {name!r}: choose from {', '.join(FUNCTIONS)}, "
+            f"unknown function {name!r}: choose from {', '.join([*FUNCTIONS, *PLUGGED])}, "
             "or name your own as package.module:function"
         )
     if function.dim not in (None, dim):
@@ -402,9 +411,14 @@ def make_problem(name: str, dim: int, settings: dict[str, Any] | None = None) ->
         parallel=function.build is not None,
         rotation=torch.from_numpy(draw_rotation(dim)) if function.rotated else None,
     )
-    if ":" in name:
+    if source:
         check_batched(problem)
     return problem
+
+
+def function_source(name: str) -> str:
+    """The `package.module:function` that a name stands for; empty for the functions of this package."""
+    return name if ":" in name else PLUGGED.get(name, "")
 
 
 def problem_of(function: Callable[[Any], Any], lower: np.ndarray, upper: np.ndarray) -> Problem:

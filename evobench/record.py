@@ -10,6 +10,10 @@ MAX_HISTORY = 200
 """Most history points kept of a run."""
 
 
+class Stopped(Exception):
+    """Whoever follows a run's progress has asked it to end."""
+
+
 @dataclass(frozen=True)
 class RunRecord:
     """The outcome of one seed.

@@ -11,8 +11,9 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import pandas as pd
 
@@ -22,7 +23,7 @@ from evobench.executors import Executor, Here, Pool, Told
 from evobench.experiment import Cell, Experiment
 from evobench.failures import Failures
 from evobench.leases import Leases
-from evobench.problems import check_differentiable, make_problem
+from evobench.problems import check_differentiable, function_source, make_problem
 from evobench.schedule import Schedule
 from evobench.store import Store
 from evobench.tasks import Context, Failure, Task, footprint, provenance
@@ -77,7 +78,7 @@ def plan(experiment: Experiment, store: Store, *, fresh: bool = False) -> Plan:
     """
     cells = experiment.cells()
     for cell in cells:
-        if ":" in cell.fn and ALGORITHMS[cell.algo].needs_gradient:
+        if function_source(cell.fn) and ALGORITHMS[cell.algo].needs_gradient:
             check_differentiable(make_problem(cell.fn, cell.dim))
     tasks, stored = [], 0
     for cell in cells:
@@ -132,11 +133,13 @@ def run_experiment(
         if fresh:
             for cell in cells:
                 store.clear(cell.key, experiment.seeds)
+        if todo.tasks:
+            store.write_plan(_announced(experiment, todo))
         if listener is not None:
             listener.started(todo)
         # As many processes as if nothing were stored: with them goes the number of threads, and a last bit.
         everything = sum(len(batches(cell, experiment.seeds)) for cell in cells)
-        jobs = max(1, min(jobs or _cores(), everything))
+        jobs = max(1, min(jobs or cores(), everything))
         places = [(todo.tasks, cluster)] if cluster else _local(todo.tasks, context, jobs, listener)
         return _work_through(experiment, todo, store, places, listener)
 
@@ -178,6 +181,13 @@ def _work_through(
     return summary
 
 
+def _announced(experiment: Experiment, todo: Plan) -> dict[str, Any]:
+    """A plan as the store keeps it for `evobench watch`."""
+    cells = [{"key": cell.key, "backend": cell.backend, "budget": cell.budget} for cell in todo.cells]
+    started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"name": experiment.name, "started_at": started_at, "seeds": experiment.seeds, "cells": cells}
+
+
 def _local(
     tasks: Sequence[Task], context: Context, jobs: int, listener: Listener | None
 ) -> Iterator[tuple[list[Task], Executor]]:
@@ -195,6 +205,6 @@ def _cluster(address: str | None, context: Context, jobs: int | None) -> Executo
     return Cluster(address, context, jobs)
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores this process may use: fewer than the machine's in a container."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

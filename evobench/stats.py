@@ -35,8 +35,17 @@ DESCENTS = ("adam", "lion", "lbfgs")
 """Algorithms with nothing but gradients: families of one variant, `gradient`."""
 
 FAMILIES = ("ga", "de", "pso", "cmaes", *DESCENTS)
-VARIANTS = ("pymoo", "released", "diff", "plain", "guarded", "tpa", "gradient")
+VARIANTS = ("pymoo", "released", "diff", "plain", "guarded", "tpa", "gradient", "pycma", "scipy", "evosax", "own")
 """The order of algorithms: by family, within it by variant; unknown names follow."""
+
+PEERS = {
+    "pycma": ("cmaes", "pycma"),
+    "scipy_de": ("de", "scipy"),
+    "evosax_cma": ("cmaes", "evosax"),
+    "evosax_de": ("de", "evosax"),
+    "evosax_pso": ("pso", "evosax"),
+}
+"""Family and variant of other libraries' optimisers, whose names do not say them."""
 
 PAIRS = {
     ("diff", "pymoo"),
@@ -46,6 +55,7 @@ PAIRS = {
     ("guarded", "plain"),
     ("diff", "tpa"),
     ("guarded", "tpa"),
+    *((variant, peer) for variant in ("diff", "guarded") for peer in ("pycma", "scipy", "evosax")),
 }
 """Which variants of one family are compared: a candidate, and what it has to beat."""
 
@@ -96,10 +106,16 @@ def lineage(algo: str) -> tuple[str, str]:
     """Family and variant of an algorithm: (`ga`, `diff`) of `ga_diff`, (`ga`, `pymoo`) of `ga`.
 
     They are read off the name, so that sorting results needs neither pymoo nor torch. The second
-    baseline `cmaes_tpa` counts as a variant of `cmaes`.
+    baseline `cmaes_tpa` counts as a variant of `cmaes`; a user's own optimiser is a family of its own.
     """
-    family, _, variant = algo.partition("_")
-    return family, variant or ("gradient" if family in DESCENTS else "pymoo")
+    if algo in PEERS:
+        return PEERS[algo]
+    if algo in DESCENTS:
+        return algo, "gradient"
+    family, _, variant = algo.rpartition("_")
+    if variant in VARIANTS and family:
+        return family, variant
+    return (algo, "pymoo") if algo in FAMILIES else (algo, "own")
 
 
 def function_order(fn: str) -> tuple[int, str]:
@@ -149,7 +165,9 @@ def _described(row: Any) -> dict[str, Any]:
     columns = {
         name: row[name] for name in ("init", "dtype", "shift", "gradient_cost", "pop_size", "budget") if name in row
     }
-    return {**columns, **json.loads(row.get("settings", "{}"))}
+    settings = json.loads(row.get("settings", "{}"))
+    versions = settings.pop("versions", {})
+    return {**columns, **settings, **versions}
 
 
 def _difference(cell: Cell, described: dict[str, Any], group: dict[Cell, dict[str, Any]]) -> str:

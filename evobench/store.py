@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import re
 import tempfile
 from collections.abc import Collection, Iterable, Sequence
@@ -92,6 +93,9 @@ PARQUET: Any = {
     "store_schema": False,
     "write_page_checksum": True,  # so that a flipped bit is noticed
 }
+
+PLAN = "plan.json"
+"""Beside the results: the cells and seeds of the last command that had something to compute."""
 
 MERGES = 100
 """How often a reader looks again for shards that another process has merged meanwhile."""
@@ -224,6 +228,33 @@ class Store:
         for path in (*shards["runs"], *shards["history"], *checkpoints):
             if path.name != kept:
                 path.unlink(missing_ok=True)
+
+    def write_plan(self, content: dict[str, Any]) -> None:
+        """Say what the last command set out to do here, for whoever watches.
+
+        Raises:
+            StoreError: if the file system refuses.
+        """
+        path = self.directory / PLAN
+        try:
+            write_atomically(path, lambda file: file.write(json.dumps(content, indent=1).encode()))
+        except OSError as error:
+            raise StoreError(f"cannot write '{path}': {error.strerror or error}") from error
+
+    def plan(self) -> dict[str, Any]:
+        """What `write_plan` wrote.
+
+        Raises:
+            StoreError: if there is none, or it cannot be read.
+        """
+        path = self.directory / PLAN
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return {**content, "cells": [{**cell, "key": tuple(cell["key"])} for cell in content["cells"]]}
+        except FileNotFoundError:
+            raise StoreError(f"nothing to watch in '{self.directory}': no experiment was started there") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"cannot read '{path}': {_first_line(error)}") from error
 
     def merge(self, key: CellKey) -> None:
         """Put the shards of a finished cell into one file each of runs and history."""

@@ -20,18 +20,18 @@ import torch
 
 import evobench
 from evobench.algorithms import ALGORITHMS
-from evobench.baselines import gradient
+from evobench.baselines import asktell, gradient
 from evobench.baselines import pymoo as baselines
-from evobench.evograd import FAMILIES, VARIANTS
+from evobench.evograd import VARIANTS
 from evobench.evograd.checkpoint import Checkpoint
 from evobench.evograd.loop import Watch, run_batch
-from evobench.experiment import Cell
+from evobench.experiment import BESIDE, Cell
 from evobench.problems import Problem, draw_shift, make_problem
 from evobench.record import RunRecord
 from evobench.store import Store, StoreError
 
-Progress = Callable[[float, float], None]
-"""Called during a task with (share of the budget spent, best value so far)."""
+Progress = Callable[[float, float], object]
+"""Called during a task with (share of the budget spent, best value so far); a true answer ends it."""
 
 TaskKey = tuple[tuple[str, str, int, str], tuple[int, ...]]
 
@@ -110,6 +110,7 @@ def execute(
     algorithm = ALGORITHMS[cell.algo]
     problem = problem or make_problem(cell.fn, cell.dim, cell.problem)
     settings: Any = algorithm.configure(cell.settings)
+    kernel: Any = algorithm.kernel
     if not algorithm.batched:
         (seed,) = task.seeds
         if cell.shift:
@@ -126,8 +127,8 @@ def execute(
                     progress=progress,
                 )
             ]
-        record = baselines.run(
-            cell.algo,
+        single: Any = partial(baselines.run, cell.algo) if kernel is None else partial(asktell.run, kernel)
+        record = single(
             problem,
             settings,
             seed=seed,
@@ -142,7 +143,7 @@ def execute(
         problem = problem.shifted(shifts[:, None])
     descends = cell.backend == "gradient"
     return run_batch(
-        partial(gradient.DESCENTS[cell.algo] if descends else FAMILIES[algorithm.family].build, settings),
+        partial(gradient.DESCENTS[cell.algo] if descends else kernel.build, settings),
         problem,
         gradient="kept" if descends else VARIANTS[algorithm.variant].gradient,
         turn_of=gradient.DescentTurn if descends else None,
@@ -165,7 +166,7 @@ def rows(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A task's records as rows of the two tables, runs and history."""
     cell = task.cell
-    about = cell.model_dump(exclude={"compile", "problem"}) | {"settings": json.dumps(cell.recorded, sort_keys=True)}
+    about = cell.model_dump(exclude={*BESIDE, "problem"}) | {"settings": json.dumps(cell.recorded, sort_keys=True)}
     shared = {"experiment": experiment, **about, "settings_hash": cell.settings_hash, **origin}
     runs = pd.DataFrame(
         {

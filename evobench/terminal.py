@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
 
@@ -17,25 +18,44 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from evobench import bias
-from evobench.algorithms import ALGORITHMS
+from evobench.algorithms import ALGORITHMS, UNAVAILABLE
 from evobench.evograd.outer import OuterSettings
-from evobench.experiment import PROTOCOLS, Cell, Experiment
-from evobench.problems import FUNCTIONS, PAPER_FUNCTIONS
+from evobench.experiment import PROTOCOLS, Cell, Experiment, shipped_configs
+from evobench.problems import FUNCTIONS, PAPER_FUNCTIONS, PLUGGED, Function, load_function
 from evobench.runner import Plan
 from evobench.stats import TIE, labels
 from evobench.store import CELL, CellKey
 from evobench.tables import MISSING
 from evobench.tasks import Task
 
-COST = {"evograd": 1, "gradient": 10, "pymoo": 30}
+COST = {"evograd": 1, "gradient": 10, "pymoo": 30, "asktell": 30}
 """What an evaluation costs on each backend, roughly: the time left is estimated in this measure,
 or it would promise minutes while the tensor programs run and pymoo's hours are still to come."""
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+"""Of a sparkline, from the lowest value to the highest."""
+
+_SPARK, _COURSE = 8, 256
+"""Characters of a sparkline, and how many values it is made of at most."""
 
 _MAX_NAME, _FACTS_WIDTH = 32, 34
 """Columns for a cell's name and for what stands right of its bar."""
 
 _SHARED = "every _diff, _released, _plain and _guarded"
 """Heading of the settings that EvoGrad's algorithms share."""
+
+
+def sparkline(values: Sequence[float], width: int = _SPARK) -> str:
+    """The course of the values in `width` blocks, over decades where all are positive; empty below two."""
+    finite = [value for value in values if math.isfinite(value)]
+    if len(finite) < 2:
+        return ""
+    count = min(width, len(finite))
+    shown = [finite[round(place * (len(finite) - 1) / (count - 1))] for place in range(count)]
+    heights = [math.log(value) for value in shown] if min(shown) > 0 else shown
+    low, span = min(heights), max(heights) - min(heights)
+    steps = [round((height - low) / span * (len(BLOCKS) - 1)) if span else 0 for height in heights]
+    return "".join(BLOCKS[step] for step in steps)
 
 
 class Lines:
@@ -91,6 +111,7 @@ class _CellBar:
     runs: int
     done: int = 0
     best: float = float("inf")
+    course: list[float] = field(default_factory=list)
 
 
 class Bars(Lines):
@@ -159,7 +180,8 @@ class Bars(Lines):
         cell = self.cells[key]
         cell.best = min(cell.best, best)
         cell.done += len(task.seeds) if share == 1.0 else 0
-        facts = f"{cell.done}/{cell.runs} runs  best {cell.best:.4g}"
+        cell.course = [*(cell.course if len(cell.course) < _COURSE else cell.course[::2]), cell.best]
+        facts = f"{cell.done}/{cell.runs} runs {cell.best:>10.4g} {sparkline(cell.course):{_SPARK}}"
         self.progress.update(cell.bar, advance=gain * len(task.seeds), facts=facts, refresh=new)
         self.progress.advance(self.overall, gain * _cost(task))
         if cell.done == cell.runs:
@@ -177,8 +199,8 @@ class _Facts(ProgressColumn):
     def render(self, task: Bar) -> Text:
         facts = str(task.fields["facts"])
         if task.id == 0:
-            facts += f"  {_clock(task.elapsed)}"
-            facts += "" if task.finished else f"  {_clock(task.time_remaining)} left"
+            facts += f"  {clock(task.elapsed)}"
+            facts += "" if task.finished else f"  {clock(task.time_remaining)} left"
         return Text(facts, no_wrap=True)
 
 
@@ -239,7 +261,7 @@ def _runs(count: int) -> str:
     return f"{count:,} run{'s' if count != 1 else ''}"
 
 
-def _clock(seconds: float | None) -> str:
+def clock(seconds: float | None) -> str:
     if seconds is None:
         return "-:--"
     minutes, seconds = divmod(int(seconds), 60)
@@ -329,17 +351,32 @@ def _plain_table(*columns: str) -> Table:
     return table
 
 
+def plain_rows(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Rows of text under headers."""
+    table = _plain_table(*headers)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def algorithms_table() -> Table:
     table = _plain_table("algorithm", "least pop", "what it is")
     for algorithm in ALGORITHMS.values():
         table.add_row(algorithm.name, str(algorithm.min_pop), algorithm.summary)
+    for name, reason in UNAVAILABLE.items():
+        table.add_row(Text(name, style="dim"), "-", f"not available: {reason}")
     return table
 
 
 def functions_table() -> Group:
-    """The paper's functions, then the others."""
-    papers = [FUNCTIONS[name] for name in PAPER_FUNCTIONS]
-    others = [function for function in FUNCTIONS.values() if function not in papers]
+    """The paper's functions, then the others, installed packages' among them."""
+    papers: dict[str, Function | str] = {name: FUNCTIONS[name] for name in PAPER_FUNCTIONS}
+    others: dict[str, Function | str] = {name: FUNCTIONS[name] for name in FUNCTIONS if name not in papers}
+    for name, target in PLUGGED.items():
+        try:
+            others[name] = load_function(target)
+        except ValueError as error:
+            others[name] = f"not available: {error}"
     parts = []
     for title, functions in (("the paper's: --fn all", papers), ("by name only", others)):
         table = _plain_table("function", "box", "minimum", "least dim", "source")
@@ -347,10 +384,13 @@ def functions_table() -> Group:
         table.show_header = functions is papers
         for column, width in zip(table.columns, (17, 13, 7, 9), strict=False):
             column.min_width = width
-        for function in functions:
+        for name, function in functions.items():
+            if isinstance(function, str):
+                table.add_row(name, "-", "-", "-", function)
+                continue
             minimum = "unknown" if function.f_opt is None else f"{function.f_opt:g}"
             box = f"[{function.lower:g}, {function.upper:g}]"
-            table.add_row(function.name, box, minimum, str(function.min_dim), function.citation)
+            table.add_row(name, box, minimum, str(function.min_dim), function.citation)
         parts.append(table)
     return Group(*parts)
 
@@ -366,12 +406,15 @@ def protocols_table() -> Table:
 
 
 def configs_table(directory: Path = Path("configs")) -> Table:
-    """The YAML files of `directory`, each with its first comment."""
+    """The YAML files of `directory` and the shipped ones, each with its first comment."""
     table = _plain_table("config", "what it asks")
-    for path in sorted([*directory.glob("*.yaml"), *directory.glob("*.yml")]):
+    here = sorted([*directory.glob("*.yaml"), *directory.glob("*.yml")])
+    shipped = [path for path in sorted(shipped_configs().glob("*.yaml")) if path.name not in {one.name for one in here}]
+    for path in [*here, *shipped]:
         with path.open(encoding="utf-8", errors="replace") as file:
             first = file.readline().strip()
-        table.add_row(path.as_posix(), first.lstrip("# ") if first.startswith("#") else "")
+        name = path.stem if path in shipped else path.as_posix()
+        table.add_row(name, first.lstrip("# ") if first.startswith("#") else "")
     if not table.row_count:
         table.add_row(f"(there is no YAML file in {directory}/)")
     return table

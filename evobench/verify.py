@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from evobench.algorithms import ALGORITHMS
-from evobench.experiment import Cell
+from evobench.experiment import BESIDE, Cell
 from evobench.failures import Failures
 from evobench.problems import FUNCTIONS, draw_shift, make_problem
 from evobench.store import CELL, KINDS, RUN_KEY, Store
@@ -108,7 +108,7 @@ def _cell(rows: pd.DataFrame) -> Iterator[Finding]:
         yield Finding(_cell_name(first), "has an algorithm that this version does not know")
         return
     try:
-        problem = make_problem(first["fn"], int(first["dim"]), _cell_of(first)[0].problem)
+        problem = make_problem(first["fn"], int(first["dim"]), _cell_of(first).problem)
     except ValueError as error:
         yield Finding(_cell_name(first), f"cannot be evaluated again: {error}")
         return
@@ -117,8 +117,8 @@ def _cell(rows: pd.DataFrame) -> Iterator[Finding]:
         if spent > row["budget"]:
             yield Finding(_name(row), f"spent {spent:g} evaluations of {row['budget']}")
         versions = {"pymoo": row["pymoo_version"], "cma": row["cma_version"]}
-        cell, scipy = _cell_of(row)
-        if (expected := cell.hash_with(versions, scipy)) != row["settings_hash"]:
+        cell = _cell_of(row)
+        if (expected := cell.hash_with(versions)) != row["settings_hash"]:
             yield Finding(_name(row), f"does not have the settings_hash of its settings, {expected}")
     for _, row in rows.iterrows():
         x = np.asarray(row["best_x"])
@@ -131,12 +131,12 @@ def _cell(rows: pd.DataFrame) -> Iterator[Finding]:
             yield Finding(_name(row), f"has best_f {row['best_f']!r}, but the objective at best_x is {value!r}")
 
 
-def _cell_of(row: Any) -> tuple[Cell, str]:
-    """The cell that a row says it belongs to, and the version of SciPy that computed it, if that matters."""
+def _cell_of(row: Any) -> Cell:
+    """The cell that a row says it belongs to."""
     settings = json.loads(row["settings"])
-    compiled, scipy = settings.pop("compile", False), settings.pop("scipy_version", "")
+    beside = {name: settings.pop(name) for name in BESIDE if name in settings}
     function = FUNCTIONS.get(row["fn"])
     known = function.settings.model_fields if function is not None else {}
     problem = {name: settings.pop(name) for name in known if name in settings}
-    fields = {name: row[name] for name in Cell.model_fields if name not in ("settings", "compile", "problem")}
-    return Cell(**fields, settings=settings, compile=compiled, problem=problem), scipy
+    fields = {name: row[name] for name in Cell.model_fields if name not in ("settings", "problem", *BESIDE)}
+    return Cell(**fields, settings=settings, problem=problem, **beside)

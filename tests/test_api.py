@@ -127,6 +127,27 @@ def test_history_figure_and_callback(monkeypatch):
     assert "sphere" not in figure.axes[0].get_title().lower()
 
 
+@pytest.mark.parametrize("algorithm", ["pso_diff", "pso", "pycma"])
+def test_a_callback_ends_it(algorithm, monkeypatch):
+    """As in SciPy; what was found is kept, and it is said why it ended."""
+    monkeypatch.setattr(loop, "_PROGRESS_EVERY", 0.0)
+    shares = []
+
+    def enough(share, best):
+        shares.append(share)
+        return len(shares) == 3
+
+    result = minimize(torch_bowl, algorithm, budget=10_000, pop=20, callback=enough)
+    assert len(shares) == 3
+    assert (result.runs["stop_reason"] == "callback").all()
+    assert result.seeds.tolist() == ([0, 1, 2] if algorithm == "pso_diff" else [0])  # the others had not begun
+    assert (result.nfev < 200).all()
+    last = result.history.groupby("seed")["evals"].max()
+    assert (last == result.nfev).all()
+    np.testing.assert_array_equal(result.history.groupby("seed")["best_f"].min(), result.fun)
+    assert result.plot().axes[0].lines
+
+
 def test_the_example_runs(tmp_path):
     example = Path(__file__).parents[1] / "examples" / "minimize.py"
     done = subprocess.run([sys.executable, example], cwd=tmp_path, capture_output=True, text=True)

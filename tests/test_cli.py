@@ -74,7 +74,20 @@ def refuse(result: Result, *texts: str, code: int = 2) -> None:
 # Help and lists
 
 
-COMMANDS = ["run", "compare", "plot", "wine", "claims", "verify", "bias", "gradients", "list"]
+COMMANDS = [
+    "run",
+    "compare",
+    "plot",
+    "watch",
+    "doctor",
+    "wine",
+    "claims",
+    "verify",
+    "bias",
+    "gradients",
+    "check",
+    "list",
+]
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
@@ -122,7 +135,7 @@ def test_list_names_everything_in_100_columns(place: Path) -> None:
         ("algorithms", "cmaes_tpa", "griewank"),
         ("functions", "griewank", "cmaes_tpa"),
         ("protocols", "fair", "griewank"),
-        ("configs", "no YAML file", "griewank"),
+        ("configs", "figure1", "griewank"),
         ("settings", "plateau_patience", "griewank"),
     ],
 )
@@ -360,7 +373,7 @@ def test_plot_writes_png_and_pdf(results: Path, place: Path) -> None:
     for kind in ("box", "convergence", "ecdf", "profile"):
         result = call(f"plot {results} --kind {kind}")
         assert result.exit_code == 0
-        assert result.stdout.split() == [f"stored/figures/{kind}.png", f"stored/figures/{kind}.pdf"]
+        assert result.stdout.split() == [f"stored/figures/{kind}.{form}" for form in ("png", "pdf", "svg")]
         assert (results / "figures" / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
         assert (results / "figures" / f"{kind}.pdf").read_bytes().startswith(b"%PDF")
 
@@ -368,7 +381,7 @@ def test_plot_writes_png_and_pdf(results: Path, place: Path) -> None:
 @pytest.mark.parametrize(("out", "stem"), [("paper/one", "paper/one"), ("one.png", "one"), ("there", "there/box")])
 def test_plot_writes_where_it_is_told(results: Path, place: Path, out: str, stem: str) -> None:
     (place / "there").mkdir()
-    assert call(f"plot {results} --out {out}").stdout.split() == [f"{stem}.png", f"{stem}.pdf"]
+    assert call(f"plot {results} --out {out}").stdout.split() == [f"{stem}.png", f"{stem}.pdf", f"{stem}.svg"]
     assert (place / f"{stem}.pdf").exists()
     assert not (results / "figures").exists()
 
@@ -465,7 +478,7 @@ def test_a_bad_flag_is_refused_in_one_sentence(place: Path, flag: str, value: st
         ("run --frobnicate", ["--frobnicate"]),
         ("run --algo", ["--algo"]),
         ("run one.yaml two.yaml", ["two.yaml"]),
-        ("frobnicate", ["'frobnicate'", "run, compare, plot, wine, claims, verify, bias, gradients, list"]),
+        ("frobnicate", ["'frobnicate'", ", ".join(COMMANDS)]),
         ("list everything", ["'everything'", "algorithms"]),
         ("compare", ["DIR"]),
         ("compare nowhere", ["nowhere"]),

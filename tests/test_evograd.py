@@ -4,17 +4,17 @@ import dataclasses
 import shutil
 import subprocess
 import sys
-from functools import partial
 
-import numpy as np
 import pytest
 import torch
 
+from evobench import testing
 from evobench.algorithms import ALGORITHMS
 from evobench.evograd import FAMILIES, VARIANTS
-from evobench.evograd.loop import Best, Evaluator, Generation, nothing_yet, run_batch
+from evobench.evograd.loop import Best, Evaluator, Generation, nothing_yet
 from evobench.evograd.space import Space, Streams
-from evobench.problems import PAPER_FUNCTIONS, draw_shift, make_problem
+from evobench.problems import make_problem
+from evobench.testing import assert_same, run, started
 
 TENSOR_ALGORITHMS = [name for name, algorithm in ALGORITHMS.items() if algorithm.backend == "evograd"]
 CHOICES = [
@@ -29,45 +29,6 @@ CHOICES = [
 ]
 
 
-def run(name, fn="rosenbrock", dim=5, *, seeds=(0, 1, 2), budget=400, pop=20, problem=None, settings=None, **options):
-    """Records of one registered algorithm on a small problem."""
-    algorithm = ALGORITHMS[name]
-    return run_batch(
-        partial(FAMILIES[algorithm.family].build, algorithm.configure(settings or {})),
-        problem or make_problem(fn, dim),
-        gradient=VARIANTS[algorithm.variant].gradient,
-        seeds=seeds,
-        pop_size=pop,
-        budget=budget,
-        init=options.pop("init", algorithm.own_start),
-        **options,
-    )
-
-
-def assert_same(left, right):
-    """Two runs are the same to the bit."""
-    assert left.best_f == right.best_f
-    np.testing.assert_array_equal(left.best_x, right.best_x)
-    np.testing.assert_array_equal(left.history, right.history)
-    assert left.learned.keys() == right.learned.keys()
-    for name in left.learned:
-        np.testing.assert_array_equal(left.learned[name], right.learned[name])
-
-
-def started(family, overrides, *, seeds=3, pop=8, dim=4, fn="rosenbrock", generations=3, dtype=torch.float64):
-    """An algorithm a few generations into its run, and the next generation's noise."""
-    problem = make_problem(fn, dim)
-    space = Space.of(problem, seeds, pop, "uniform", dtype, "cpu")
-    algorithm = FAMILIES[family].build(FAMILIES[family].settings(**overrides), space)
-    rng, evaluate = Streams(range(seeds), dtype, "cpu"), Evaluator(problem, nothing_yet(space))
-    with torch.no_grad():
-        step = Generation(algorithm, problem, "kept")
-        carry = step.first(*algorithm.init(rng, evaluate), evaluate.best)
-        for _ in range(generations):
-            carry = step(carry, algorithm.noise(rng))
-        return algorithm, problem, carry.params, carry.state, algorithm.noise(rng)
-
-
 SPHERE_GOAL = {"ga": 1.0, "pso": 1e-3, "cmaes": 1e-3, "de": 1.0, "de_released": 2000.0}
 """`de_released` hardly moves where fitness is large: its three soft partners coincide."""
 
@@ -75,10 +36,7 @@ SPHERE_GOAL = {"ga": 1.0, "pso": 1e-3, "cmaes": 1e-3, "de": 1.0, "de_released": 
 @pytest.mark.parametrize("name", TENSOR_ALGORITHMS)
 def test_minimises_the_sphere(name):
     """A median of 3 runs; 6,000 random points reach about 100."""
-    records = run(name, "sphere", 3, budget=6000, pop=30, init="uniform", dtype=torch.float64)
-    assert np.median([record.best_f for record in records]) < SPHERE_GOAL.get(
-        name, SPHERE_GOAL[ALGORITHMS[name].family]
-    )
+    testing.minimises_the_sphere(name, SPHERE_GOAL.get(name, SPHERE_GOAL[ALGORITHMS[name].family]))
 
 
 @pytest.mark.parametrize("strategy", ["rand/1", "current-to-best/1"])
@@ -90,88 +48,25 @@ def test_hard_de_converges(strategy):
 
 
 @pytest.mark.parametrize("name", TENSOR_ALGORITHMS)
-@pytest.mark.parametrize("fn", PAPER_FUNCTIONS)
-def test_record_is_honest(name, fn):
-    problem = make_problem(fn, 5)
-    for record in run(name, fn, 5, gradient_cost=3.0):
-        assert problem(record.best_x) == record.best_f
-        assert (np.abs(record.best_x) <= 100).all()
-        assert record.f_evals + 3 * record.g_evals <= 400
-        assert record.evals[-1] == record.f_evals + 3 * record.g_evals
-        assert (np.diff(record.evals) > 0).all()
-        assert (np.diff(record.history) <= 0).all()
-        assert record.history[-1] == record.best_f
+@pytest.mark.parametrize("promise", testing.OF_ALGORITHMS[1:])
+def test_every_variant_keeps_every_promise(name, promise):
+    promise(name)
 
 
 @pytest.mark.parametrize("name", TENSOR_ALGORITHMS)
-def test_every_evaluation_is_counted_and_inside_the_box(name):
-    """Against a count made where the objective is called."""
-    problem = make_problem("rosenbrock", 5)
-    seen = []
-
-    def spy(x):
-        if not torch.is_grad_enabled():
-            seen.append(x.clone())
-        return problem.evaluate(x)
-
-    spied = type(problem)("spy", 5, spy, problem.lower, problem.upper)
-    records = run(name, problem=spied)
-    points = torch.cat(seen, dim=1)
-    assert points.abs().max() <= 100
-    if "guarded" in name:  # see test_descent.py
+def test_gradients_of_a_generation(name):
+    """As many as the variant says; of the guarded ones, see test_descent.py."""
+    if name.endswith("_guarded"):
         return
-    assert points.shape[1] == records[0].f_evals
-    best = problem.evaluate(points).amin(1)
-    assert best.tolist() == [record.best_f for record in records]
+    record = run(name)[0]
     expected = {"off": 0, "overwritten": 1, "kept": 1}
-    generations = (records[0].f_evals - (0 if "cmaes" in name else 20)) // 20
-    assert records[0].g_evals == generations * expected[VARIANTS[ALGORITHMS[name].variant].gradient]
-
-
-@pytest.mark.parametrize("name", TENSOR_ALGORITHMS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_run_depends_on_its_own_seed_alone(name, dtype):
-    shifts = np.stack([draw_shift(seed, make_problem("ackley", 7), 60.0) for seed in range(6)])[:, None]
-    problem = make_problem("ackley", 7)
-    batch = run(name, problem=problem.shifted(shifts), seeds=range(6), budget=1200, dtype=dtype)
-    alone = run(name, problem=problem.shifted(shifts[4:5]), seeds=(4,), budget=1200, dtype=dtype)
-    assert_same(batch[4], alone[0])
-    assert len({record.best_f for record in batch}) == 6
-
-
-@pytest.mark.parametrize("name", TENSOR_ALGORITHMS)
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-def test_bad_values_neither_win_nor_spread(name, bad):
-    problem = make_problem("sphere", 4)
-
-    def hostile(x):
-        value = problem.evaluate(x)
-        value = torch.where(x[..., 0] > 60, bad, value)  # a fifth of the space of every run
-        if x.shape[0] == 3:
-            value = torch.cat([torch.full_like(value[:1], bad), value[1:]])  # and all of the first
-        return value
-
-    spoiled = type(problem)("hostile", 4, hostile, problem.lower, problem.upper)
-    records = run(name, problem=spoiled, init="uniform")
-    assert records[0].best_f == np.inf
-    for record in records[1:]:
-        assert np.isfinite(record.best_f)
-        assert record.best_x[0] <= 20
-    untouched = run(name, problem=spoiled, seeds=(1, 2), init="uniform")
-    assert_same(records[1], untouched[0])
-    assert_same(records[2], untouched[1])
+    generations = (record.f_evals - (0 if "cmaes" in name else 20)) // 20
+    assert record.g_evals == generations * expected[VARIANTS[ALGORITHMS[name].variant].gradient]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("fn", ["ackley", "rosenbrock"])
-def test_plain_equals_diff_with_learning_rate_0(family, fn):
-    plain = run(f"{family}_plain", fn, budget=600)
-    still = run(f"{family}_diff", fn, budget=600, settings={"lr": 0.0})
-    moving = run(f"{family}_diff", fn, budget=600)
-    for one, other in zip(plain, still, strict=True):
-        assert_same(one, other)
-    # The gradient does something.
-    assert any(not np.array_equal(one.history, third.history) for one, third in zip(plain, moving, strict=True))
+def test_plain_equals_diff_with_learning_rate_0(family):
+    testing.plain_equals_diff_with_learning_rate_0(family)
 
 
 def test_cmaes_released_does_not_depend_on_the_learning_rate():
@@ -192,51 +87,16 @@ def test_released_learns_its_hyper_parameters_alone(family):
 
 @pytest.mark.parametrize(("family", "overrides"), CHOICES)
 def test_winners_path_is_full_backpropagation(family, overrides):
-    algorithm, problem, params, state, noise = started(family, overrides, fn="ackley")
-    with torch.no_grad():
-        x, _ = algorithm.propose(params, state, noise)
-        fitness = problem(x)
-        step = Generation(algorithm, problem, "kept")
-        evaluate = Evaluator(problem, nothing_yet(algorithm.space))
-        carry = step.first(params, state, evaluate.best)
-        short = step._winners_path(carry, noise, fitness.argmin(1, keepdim=True), fitness, evaluate)
-    leaves = type(params)(*(value.clone().requires_grad_() for value in params))
-    loss = problem(algorithm.propose(leaves, state, noise)[0]).amin(1).sum()
-    full = torch.autograd.grad(loss, leaves, materialize_grads=True)
-    reached = 0
-    for name, gradient in zip(params._fields, full, strict=True):
-        torch.testing.assert_close(short[name], gradient, rtol=1e-9, atol=1e-9 * float(gradient.abs().max() + 1e-300))
-        reached += bool(gradient.abs().max() > 0)
-    assert reached >= 3
+    testing.winners_path_is_full_backpropagation(family, overrides, least=3)
 
 
 @pytest.mark.parametrize(("family", "overrides"), CHOICES)
 def test_gradient_matches_finite_differences(family, overrides):
     """Of a smooth function of the candidates, for the parameters that have no straight-through part."""
-    algorithm, _, params, state, noise = started(family, overrides)
     hard = overrides.get("selection") == "hard"
     skipped = {"crossover_logit", "mutation_logit", "log_mask_temperature"}  # hard masks
     skipped |= {"selection_logit", "log_temperature"} if hard else set()
-    weights = torch.randn(8, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-
-    def loss(leaves):
-        return (algorithm.propose(leaves, state, noise)[0] * weights).sum()
-
-    leaves = type(params)(*(value.clone().requires_grad_() for value in params))
-    grads = torch.autograd.grad(loss(leaves), leaves, materialize_grads=True)
-    generator = torch.Generator().manual_seed(2)
-    for name, gradient in zip(params._fields, grads, strict=True):
-        if name in skipped:
-            continue
-        direction = torch.randn(gradient.shape, generator=generator, dtype=torch.float64)
-        value, eps = getattr(params, name), 1e-6
-        if name == "factor":
-            direction = direction.tril()
-        with torch.no_grad():
-            ahead = loss(params._replace(**{name: value + eps * direction}))
-            behind = loss(params._replace(**{name: value - eps * direction}))
-        numeric, exact = float(ahead - behind) / (2 * eps), float((gradient * direction).sum())
-        assert exact == pytest.approx(numeric, rel=2e-4, abs=1e-4), name
+    testing.gradient_matches_finite_differences(family, overrides, sorted(skipped))
 
 
 @pytest.mark.parametrize(("family", "overrides"), CHOICES)
@@ -257,12 +117,7 @@ def test_stored_fitness_is_that_of_the_stored_position(family, overrides):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_noise_does_not_depend_on_the_parameters(family):
-    draws = []
-    for lr in (0.0, 1.0):
-        *_, noise = started(family, {"lr": lr})
-        draws.append(noise[:-1])
-    for one, other in zip(*draws, strict=True):
-        assert torch.equal(one, other)
+    testing.noise_does_not_depend_on_the_parameters(family)
 
 
 def test_noise_is_the_same_alone_and_in_a_batch():

@@ -176,7 +176,7 @@ def test_the_papers_protocol(name):
     assert one.gradient_cost == 0
     assert one.dtype == ("float32" if tensors else "float64")
     assert one.device == "cpu"
-    assert one.pop_size == (1 if ALGORITHMS[name].backend == "gradient" else 100)
+    assert one.pop_size == ALGORITHMS[name].population(None, 3)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -247,7 +247,7 @@ def test_the_hash_changes_with_everything_that_can_change_a_result(field):
 
 
 def test_every_field_of_a_cell_is_in_the_hash_or_known_not_to_matter():
-    assert set(Cell.model_fields) - set(CHANGES) == {"protocol", "backend"}
+    assert set(Cell.model_fields) - set(CHANGES) == {"protocol", "backend", "versions"}  # versions: test_peers.py
     one = cell()
     assert one.model_copy(update={"protocol": "fair"}).settings_hash == one.settings_hash
 

@@ -197,7 +197,7 @@ def run_lbfgs(
     budget: int,
     init: str,
     gradient_cost: float = 0.0,
-    progress: Callable[[float, float], None] = lambda share, best: None,
+    progress: Callable[[float, float], object] = lambda share, best: None,
 ) -> RunRecord:
     """One run of SciPy's L-BFGS-B in float64, decided by `seed` alone; it starts where Adam does.
 
@@ -205,7 +205,8 @@ def run_lbfgs(
         problem: with its shift for this seed, `[dim]`, if any.
         budget: most that may be spent: evaluations + `gradient_cost` · gradients.
         init: `uniform` or `centre`.
-        progress: called with (share of the budget spent, best value) after every start.
+        progress: called with (share of the budget spent, best value) after every start; a true answer
+            ends the run.
     """
     started = time.perf_counter()
     space, rng = Space.of(problem, 1, 1, init, torch.float64, "cpu"), Streams([seed], torch.float32, "cpu")
@@ -239,7 +240,8 @@ def run_lbfgs(
                 bounds=np.stack([problem.lower, problem.upper], 1),
                 options=options | limits,
             )
-            progress(len(values) / allowed, best_f)
+            if progress(len(values) / allowed, best_f):
+                break
     except _Spent:
         pass
     kept = history_points(len(values))
@@ -249,7 +251,7 @@ def run_lbfgs(
         best_x=best_x,
         f_evals=len(values),
         g_evals=len(values),
-        stop_reason="budget",
+        stop_reason="budget" if len(values) == allowed else "callback",
         wall_s=time.perf_counter() - started,
         batch_size=1,
         evals=(1 + gradient_cost) * (kept + 1),

@@ -33,7 +33,7 @@ from pymoo.operators.sampling.rnd import FloatRandomSampling
 from pymoo.optimize import minimize
 
 from evobench.problems import Problem
-from evobench.record import RunRecord, history_points
+from evobench.record import RunRecord, Stopped, history_points
 
 VERSIONS = {"pymoo": pymoo.__version__, "cma": cma.__version__}
 CENTRE_STD = 0.5
@@ -135,7 +135,7 @@ class _Strategy:
 class _History(Callback):
     """Best so far after every generation, and cma's strategy for its stop reason."""
 
-    def __init__(self, recorder: _Recorder, progress: Callable[[int, float], None]) -> None:
+    def __init__(self, recorder: _Recorder, progress: Callable[[int, float], object]) -> None:
         super().__init__()
         self.recorder, self.progress = recorder, progress
         self.evals: list[int] = []
@@ -152,7 +152,8 @@ class _History(Callback):
         if not self.evals or self.recorder.f_evals > self.evals[-1]:
             self.evals.append(self.recorder.f_evals)
             self.best.append(self.recorder.best_f)
-            self.progress(self.recorder.f_evals, self.recorder.best_f)
+            if self.progress(self.recorder.f_evals, self.recorder.best_f):
+                raise Stopped
 
 
 def run(
@@ -164,7 +165,7 @@ def run(
     budget: int,
     pop_size: int,
     init: str,
-    progress: Callable[[int, float], None] = lambda evals, best: None,
+    progress: Callable[[int, float], object] = lambda evals, best: None,
 ) -> RunRecord:
     """One run of the baseline `name`, decided by `seed` alone.
 
@@ -172,15 +173,19 @@ def run(
         problem: with its shift for this seed, `[dim]`, if any.
         budget: objective evaluations; no more are counted.
         init: `uniform` (pymoo's own start) or `centre`, N(box centre, 0.5² I).
-        progress: called with (evaluations, best value) after every generation.
+        progress: called with (evaluations, best value) after every generation; what is true of its
+            answer ends the run.
     """
     recorder = _Recorder(problem, budget)
     history = _History(recorder, progress)
     algorithm = _build(name, problem, settings, seed=seed, pop_size=pop_size, init=init)
     started = time.perf_counter()
-    minimize(recorder, algorithm, ("n_eval", budget), seed=_pymoo_seed(name, seed), callback=history)
-    history.note()
-    stopped = (history.strategy.stop_reason() if history.strategy else "") or "no_offspring"
+    try:
+        minimize(recorder, algorithm, ("n_eval", budget), seed=_pymoo_seed(name, seed), callback=history)
+        history.note()
+        stopped = (history.strategy.stop_reason() if history.strategy else "") or "no_offspring"
+    except Stopped:
+        stopped = "callback"
     kept = history_points(len(history.evals))
     return RunRecord(
         seed=seed,

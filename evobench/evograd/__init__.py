@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from evobench.evograd import cmaes, de, ga, pso
 from evobench.evograd.loop import Algorithm, Gradient
@@ -19,13 +19,16 @@ class Family:
     """An algorithm: how to build it from settings and a space, what can be set, and what it fills.
 
     `peak` estimates the numbers that a run holds at once, from population and dimension. Its
-    factors were fitted to the peak memory of 8 and 30 runs with gradients at 500D.
+    factors were fitted to the peak memory of 8 and 30 runs with gradients at 500D. `min_pop` is the
+    smallest population its operators work with, `own_start` the start of the paper's protocol.
     """
 
     title: str
     build: Callable[[Any, Any], Algorithm]
     settings: type[OuterSettings]
-    peak: Callable[[int, int], int]
+    peak: Callable[[int, int], int] = lambda n, d: 45 * n * d
+    min_pop: int = 2
+    own_start: Literal["uniform", "centre"] = "uniform"
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,13 @@ class Variant:
 
 FAMILIES = {
     "ga": Family("genetic algorithm", ga.GA, ga.Settings, lambda n, d: 45 * n * d + 12 * n * n),
-    "de": Family("differential evolution", de.DE, de.Settings, lambda n, d: 45 * n * d + 18 * n * n),
-    "pso": Family("particle swarm", pso.PSO, pso.Settings, lambda n, d: 45 * n * d),
-    "cmaes": Family("CMA-ES", cmaes.CMAES, cmaes.Settings, lambda n, d: 45 * n * d + 25 * d * d),
+    "de": Family("differential evolution", de.DE, de.Settings, lambda n, d: 45 * n * d + 18 * n * n, min_pop=4),
+    "pso": Family("particle swarm", pso.PSO, pso.Settings),
+    "cmaes": Family(
+        "CMA-ES", cmaes.CMAES, cmaes.Settings, lambda n, d: 45 * n * d + 25 * d * d, min_pop=4, own_start="centre"
+    ),
 }
+"""DE's rand/1 needs three partners; CMA-ES needs two parents, half of four."""
 
 _NO_UNROLL: dict[str, dict[str, Any]] = {family: {"unroll": 1} for family in FAMILIES}
 

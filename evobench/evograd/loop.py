@@ -226,7 +226,7 @@ def run_batch(
     device: str = "cpu",
     compile: bool = False,
     checkpoint: Checkpoint | None = None,
-    progress: Callable[[float, float], None] = lambda share, best: None,
+    progress: Callable[[float, float], object] = lambda share, best: None,
     watch: Watch | None = None,
 ) -> list[RunRecord]:
     """Run all seeds as one tensor program.
@@ -244,7 +244,8 @@ def run_batch(
             seconds where the compiler's cache has it, then two to three times as fast. The last bits
             are other ones, and with them the course of a chaotic run.
         checkpoint: where the batch is saved now and then, and goes on from if it is there.
-        progress: called now and then with (share of the budget spent, best value of any run).
+        progress: called now and then with (share of the budget spent, best value of any run); what
+            is true of its answer ends the runs after this generation.
         watch: shown every gradient; not with `compile`.
 
     Returns:
@@ -288,14 +289,16 @@ def run_batch(
         elif 0 in columns:
             record(0)
         turn = _compiled(generation, device, begun=done > 0) if compile else generation
-        looked = time.perf_counter()
+        looked, stopped = time.perf_counter(), 0
         for number in range(done + 1, count + 1):
             carry = turn(carry, *(noises.draw() for _ in range(generation.unroll)))
             if number in columns:
                 record(number)
             if (now := time.perf_counter()) - looked > _PROGRESS_EVERY:
                 looked = now
-                progress(number / count, float(carry.best.f.min()))
+                if progress(number / count, float(carry.best.f.min())):
+                    stopped = number
+                    break
             if checkpoint is not None and checkpoint.due:
                 checkpoint.save(
                     {
@@ -307,9 +310,17 @@ def run_batch(
                     }
                 )
         carry.best.f.cpu()  # the device may be behind; its seconds count
-    wall_s = time.perf_counter() - started
-    f_evals, g_evals = (torch.as_tensor(spent).expand(len(batch)).tolist() for spent in generation.spent(carry, count))
-    return recorder.records(seeds, carry.best, [evaluate.f_evals + spent for spent in f_evals], g_evals, wall_s)
+        turns = stopped or count
+        f_evals, g_evals = (
+            torch.as_tensor(spent).expand(len(batch)).tolist() for spent in generation.spent(carry, turns)
+        )
+        if stopped:
+            columns[stopped] = sum(point < stopped for point in columns)
+            recorder.cut(columns[stopped])
+            record(stopped)
+    seconds, reason = time.perf_counter() - started, "callback" if stopped else "budget"
+    f_evals = [evaluate.f_evals + spent for spent in f_evals]
+    return recorder.records(seeds, carry.best, f_evals, g_evals, seconds, reason)
 
 
 def nothing_yet(space: Space) -> Best:
@@ -592,6 +603,11 @@ class _Recorder:
         for name, value in learned.items():
             self.learned.setdefault(name, torch.full_like(self.history, torch.nan))[:, column] = value
 
+    def cut(self, columns: int) -> None:
+        """End here, before the budget does: the first so many points, and room for one more."""
+        self.history, self.spent = self.history[:, : columns + 1], self.spent[:, : columns + 1]
+        self.learned = {name: value[:, : columns + 1] for name, value in self.learned.items()}
+
     def saved(self) -> dict[str, Any]:
         return {"history": self.history, "spent": self.spent, "learned": self.learned}
 
@@ -601,7 +617,13 @@ class _Recorder:
         self.learned = {name: value.to(self.history.device) for name, value in saved["learned"].items()}
 
     def records(
-        self, seeds: Sequence[int], best: Best, f_evals: Sequence[int], g_evals: Sequence[int], wall_s: float
+        self,
+        seeds: Sequence[int],
+        best: Best,
+        f_evals: Sequence[int],
+        g_evals: Sequence[int],
+        wall_s: float,
+        stop_reason: str,
     ) -> list[RunRecord]:
         """One record a seed; the only transfer from the device."""
         best_f, best_x = best.f[:, 0].cpu().numpy(), best.x[:, 0].double().cpu().numpy()
@@ -614,7 +636,7 @@ class _Recorder:
                 best_x=best_x[row],
                 f_evals=f_evals[row],
                 g_evals=g_evals[row],
-                stop_reason="budget",
+                stop_reason=stop_reason,
                 wall_s=wall_s,
                 batch_size=len(seeds),
                 evals=spent[row],
