@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -37,7 +37,10 @@ DIMS = (30, 50)
 PROBLEMS = [(fn, dim) for dim in DIMS for fn in FUNCTIONS]
 """The eight panels of Figure 1."""
 
-BASELINES = stats.FAMILIES
+WINE_DIM = 1665
+"""Weights of the wine task's network."""
+
+BASELINES = ("ga", "de", "pso", "cmaes")
 ALGORITHMS = [family + variant for family in BASELINES for variant in ("", "_diff")]
 """The eight boxes of a panel."""
 
@@ -125,24 +128,26 @@ class Evidence:
         self.source = source
         self.finding = Finding(f"{source.directory}", f"evobench run configs/{source.name}.yaml")
 
-    def found(self, algo: str, fn: str, dim: int, init: str | None = None) -> pd.DataFrame | None:
-        """The runs of a cell by seed, however many. What they lack is noted.
+    def found(self, algo: str, fn: str, dim: int, **where: Any) -> pd.DataFrame | None:
+        """The runs of a cell by seed, however many, whose columns say what `where` asks. What they lack is noted.
 
         Of several settings of one algorithm the one with the most runs counts, then the latest.
         """
         settings = [
-            rows for rows in self.source.cells.get((algo, fn, dim), []) if init is None or (rows["init"] == init).all()
+            rows
+            for rows in self.source.cells.get((algo, fn, dim), [])
+            if all((rows[column] == value).all() for column, value in where.items())
         ]
         rows = max(settings, key=lambda rows: (len(rows), str(rows["started_at"].max())), default=None)
         if rows is None or len(rows) < SEEDS:
-            name = f"{algo} ({init} start)" if init else algo
+            name = f"{algo} ({where['init']} start)" if "init" in where else algo
             count = 0 if rows is None else len(rows)
             self.finding.missing.setdefault(name, {})[stats.problem_title(fn, dim)] = count
         return rows
 
-    def cell(self, algo: str, fn: str, dim: int, init: str | None = None) -> pd.DataFrame | None:
+    def cell(self, algo: str, fn: str, dim: int, **where: Any) -> pd.DataFrame | None:
         """As `found`, but None if any run is missing."""
-        rows = self.found(algo, fn, dim, init)
+        rows = self.found(algo, fn, dim, **where)
         return rows if rows is not None and len(rows) == SEEDS else None
 
     def count(self, what: str, outcomes: Sequence[bool | None], least: int = 0, most: int | None = None) -> None:
@@ -377,14 +382,19 @@ def _scales_from_one_start(evidence: Evidence) -> None:
 
 
 def _trains(evidence: Evidence) -> None:
-    """C7: differentiable CMA-ES ends far below Adam on every wine problem that there is."""
-    problems = sorted({(fn, dim) for _, fn, dim in evidence.source.cells if fn.startswith("wine")})
-    for fn, dim in problems:
-        mine, other = evidence.cell("cmaes_diff", fn, dim), evidence.cell("adam", fn, dim)
-        _far_below(evidence, stats.problem_title(fn, dim), "cmaes_diff vs adam", mine, other)
-    if not problems:
-        evidence.finding.missing |= {"cmaes_diff": {"wine": 0}, "adam": {"wine": 0}}
-        evidence.finding.parts.append(Part("significantly lower, by a large effect: open, there are no runs", None))
+    """C7 as the paper has it: the loss that broadcasts, Adam from U(-10, 10), CMA-ES from N(0, 0.5² I)."""
+    mine = evidence.cell("cmaes_diff", "wine_broadcast", WINE_DIM, init="centre", gradient_cost=0)
+    other = evidence.cell("adam", "wine_broadcast", WINE_DIM, init="uniform", gradient_cost=0)
+    _far_below(evidence, "wine, the loss broadcast", "cmaes_diff vs adam", mine, other)
+
+
+def _trains_from_one_start(evidence: Evidence) -> None:
+    """C7 with the right loss, from either start."""
+    for init in ("uniform", "centre"):
+        mine, other = (
+            evidence.cell(algo, "wine", WINE_DIM, init=init, gradient_cost=0) for algo in ("cmaes_diff", "adam")
+        )
+        _far_below(evidence, "wine", f"cmaes_diff vs adam, {init} start", mine, other)
 
 
 def _far_below(
@@ -516,7 +526,8 @@ CLAIMS = (
         "target.",
         _trains,
         paper=("wine", "paper"),
-        fair=("wine", "fair"),
+        fair=("wine", "paper"),
+        fair_judge=_trains_from_one_start,
     ),
 )
 

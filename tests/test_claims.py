@@ -70,9 +70,14 @@ def borne_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(results, "figure2", michalewicz, init="centre")
     write(results, "figure2", {("cmaes", "michalewicz", 500): -30.0}, init="uniform")
     write(results, "figure2", {("cmaes", "michalewicz", 500): -95.0}, init="centre")
-    for protocol in ("paper", "fair"):
-        name = {"settings_hash": f"{protocol:0<12}"}
-        write(results, "wine", {("cmaes_diff", "wine", 1665): 5.66, ("adam", "wine", 1665): 71.9}, protocol, **name)
+    for init, fn in (
+        ("centre", "wine"),
+        ("uniform", "wine"),
+        ("centre", "wine_broadcast"),
+        ("uniform", "wine_broadcast"),
+    ):
+        losses = {("cmaes_diff", fn, 1665): 5.66, ("adam", fn, 1665): 71.9}
+        write(results, "wine", losses, init=init, gradient_cost=0.0)
     return results
 
 

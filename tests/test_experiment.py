@@ -184,7 +184,7 @@ def test_the_fair_protocol(name):
     one = cell(name, protocol="fair")
     assert one.init == "uniform"
     assert one.shift == 60
-    assert one.gradient_cost == (0 if ALGORITHMS[name].backend == "pymoo" else 5)
+    assert one.gradient_cost == (5 if ALGORITHMS[name].takes_gradients else 0)
     assert one.dtype == "float64"
 
 
