@@ -139,8 +139,11 @@ def recharge(history: pd.DataFrame, runs: pd.DataFrame, price: float) -> pd.Data
     starts = np.flatnonzero(~charged.duplicated(RUN_KEY))
     evals, total = charged["evals"].to_numpy(dtype=float), charged["g_evals"].to_numpy()
     parts = zip(np.split(evals, starts[1:]), total[starts], strict=True)
-    taken = [gradients(part, int(count)) for part, count in parts]
-    extra = (price - charged["gradient_cost"].to_numpy()) * np.concatenate([*taken, []])
+    taken = np.concatenate([*(gradients(part, int(count)) for part, count in parts), []])
+    if "gradients" in charged:  # counted: those of guarded runs, which share them out as they go
+        counted = charged["gradients"].to_numpy(dtype=float)
+        taken = np.where(np.isnan(counted), taken, counted)
+    extra = (price - charged["gradient_cost"].to_numpy()) * taken
     return charged.assign(evals=evals + extra)[history.columns]
 
 

@@ -48,7 +48,7 @@ class ES:
     space: Space
 
     solutions = frozenset({"mean", "log_sigma"})  # what a commit overwrites
-    elitist, refines, evaluates_start = False, "winner", False
+    elitist, weighs, welcomes, evaluates_start = False, False, True, False
 
     def init(self, rng, evaluate):
         """Parameters and state of the start."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from scipy.optimize import minimize as scipy_minimize
 
 import evobench
+from evobench.algorithms import ALGORITHMS
 from evobench.baselines import gradient
 from evobench.evograd.loop import run_batch
 from evobench.evograd.space import Space, Streams
@@ -227,6 +229,6 @@ def test_scipys_version_identifies_lbfgs_alone(monkeypatch):
         return {cell.algo: cell.settings_hash for cell in make_experiment(content).cells()}
 
     before = hashes()
-    monkeypatch.setattr(gradient, "SCIPY", "9.9")
+    monkeypatch.setitem(ALGORITHMS, "lbfgs", replace(ALGORITHMS["lbfgs"], versions={"scipy": "9.9"}))
     after = hashes()
     assert {algo for algo in before if before[algo] != after[algo]} == {"lbfgs"}

@@ -145,7 +145,7 @@ def test_a_preview_puts_dots_where_the_line_is():
 def test_latex_compiles(results, tmp_path):
     """With a LaTeX where there is one; else braces, environments and columns."""
     runs = load_results(results)
-    text = tables.render(stats.summarise(runs), stats.compare(runs), "latex")
+    text = tables.render({"summary": stats.summarise(runs), "comparisons": stats.compare(runs)}, "latex")
     head = "\\documentclass{article}\\usepackage{booktabs,longtable}"
     document = f"{head}\\begin{{document}}\n{text}\\end{{document}}\n"
     if latex := shutil.which("pdflatex"):

@@ -279,7 +279,8 @@ def run_batch(
         def record(number: int) -> None:
             f_evals, g_evals = generation.spent(carry, number)
             spent = evaluate.f_evals + f_evals + gradient_cost * g_evals
-            recorder(columns[number], spent, carry.best, algorithm.learned(carry.params))
+            also = {"gradients": g_evals} if isinstance(g_evals, Tensor) else {}  # each run has its own number
+            recorder(columns[number], spent, carry.best, algorithm.learned(carry.params) | also)
 
         if checkpoint is not None and (saved := checkpoint.load()) is not None:
             done, carry = saved["done"], unpack(saved["carry"], carry, device)
