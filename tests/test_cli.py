@@ -600,7 +600,7 @@ def test_a_terminal_shows_bars_and_the_table(place: Path) -> None:
     child.expect("2 cells, 6 runs: 0 stored, 6 to run")
     child.expect("all runs")
     child.expect("left")
-    child.expect(r"ga sphere 2D\W.*\d/3 runs  best ")
+    child.expect(r"ga sphere 2D\W.*\d/3 runs +\d")
     child.expect("6/6 runs")
     child.expect("algorithm.*median.*stopped by")
     child.expect("sphere 2D")
