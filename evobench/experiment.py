@@ -132,7 +132,7 @@ class Cell(BaseModel):
         content = self.model_dump(exclude={"protocol", "backend"} | unsaid)
         if self.backend == "pymoo":
             content["versions"] = versions
-        elif self.backend == "evograd":
+        elif self.backend in ("evograd", "gradient"):
             content["streams"] = STREAMS
             if ALGORITHMS[self.algo].variant == "guarded":
                 content["descents"] = DESCENTS
