@@ -536,7 +536,7 @@ def claims(
 @app.command()
 def report(
     results: Annotated[
-        Path, typer.Argument(metavar="[RESULTS]", help="Where experiments are [results].", show_default=False)
+        Path, typer.Argument(metavar="RESULTS", help="Where experiments are [results].", show_default=False)
     ] = Path("results"),
     out: Annotated[Path, _option("out", "Where index.html is written [report].", "DIR")] = Path("report"),
 ) -> None:

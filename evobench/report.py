@@ -22,7 +22,7 @@ import evobench
 from evobench import figures, stats, tables, verdicts
 from evobench.atomic import write_atomically
 from evobench.claims import SEEDS, judge
-from evobench.store import Store
+from evobench.store import Store, StoreError
 from evobench.tables import Block, number
 
 EXPERIMENTS = {
@@ -166,9 +166,9 @@ def build(results: Path) -> str:
         (
             "figure1",
             "Figure 1: final values",
-            "Boxes are quartiles over the runs of a cell, whiskers reach the furthest runs within 1.5 interquartile "
-            "ranges. The fair protocol starts all algorithms from the same distribution, moves the optimum off the "
-            "centre of the box, charges a gradient as evaluations and computes in float64.",
+            "A cell is one algorithm on one problem. Boxes are quartiles over its runs, whiskers reach the furthest runs "
+            "within 1.5 interquartile ranges. The fair protocol starts all algorithms from the same distribution, "
+            "moves the optimum off the centre of the box, charges a gradient as evaluations and computes in float64.",
             [_box(one) for one in figure1],
         ),
         (
@@ -266,13 +266,15 @@ def _picture(
     command = f"evobench plot {experiment.directory} --kind {kind}"
     try:
         figure, alt = draw()
+    except StoreError:
+        raise  # damage is no lack of runs
     except ValueError as error:
         return Picture(title, command, absent=f"Not drawn: {error}.")
     return Picture(title, command, alt, caption, source=inline(figure))
 
 
 def inline(figure: Figure) -> str:
-    """The figure as a data URI: SVG, or PNG where that is smaller."""
+    """The figure as a data URI: SVG, or PNG where that would be large."""
     content, kind = figures.encode(figure, "svg"), "svg+xml"
     if len(content) > LARGEST_SVG:
         figure.set_layout_engine("none")  # it is laid out by now, and that takes most of the time
@@ -329,9 +331,9 @@ def _figure2(one: Experiment) -> list[Picture]:
     own, centre = "The paper's: each from its own start", "Fair: all from the centre of the box"
 
     def draw(fair: bool) -> tuple[Figure, str]:
-        classical = ~one.runs["algo"].map(lambda algo: stats.lineage(algo)[1] in ("diff", "released", "plain"))
-        starts = (one.runs["init"] == "uniform") == (classical & (not fair))
-        runs = one.runs[starts]
+        classical = one.runs["algo"].map(lambda algo: stats.lineage(algo)[1] in ("pymoo", "tpa"))
+        from_random = one.runs["init"] == "uniform"
+        runs = one.runs[~from_random if fair else from_random == classical]
         return figures.figure2(one.history, runs), (
             f"Lines of the best fitness so far over evaluations, of {_problems(runs)}, "
             f"{'all from the centre' if fair else 'each from its own start'}; {_winners(stats.summarise(runs))}."

@@ -165,6 +165,23 @@ def test_tables_and_provenance_are_the_stores(page: Page) -> None:
     assert "ga_diff vs ga" in page.text
 
 
+def test_figure_2_from_each_start(tmp_path: Path) -> None:
+    large = ("michalewicz", 500)
+    write(
+        tmp_path,
+        "figure2",
+        {("cmaes_diff", *large): -98.0, ("cmaes_plain", *large): -97.0},
+        init="centre",
+        settings="{}",
+    )
+    write(tmp_path, "figure2", {("cmaes", *large): -30.0}, init="uniform", settings="{}")
+    write(tmp_path, "figure2", {("cmaes", *large): -99.0}, init="centre", settings="{}")
+    own, centre = (image["alt"] for image in Page(report.build(tmp_path)).all("img"))
+    assert "cmaes, cmaes_diff, cmaes_plain on Michalewicz, 500D, each from its own start" in own
+    assert own.endswith("Michalewicz, 500D cmaes_diff -98.")
+    assert centre.endswith("Michalewicz, 500D cmaes -99.")
+
+
 def test_text_from_the_store_is_escaped(tmp_path: Path) -> None:
     write(tmp_path, "figure1", {("ga", "ackley", 30): 1.0}, cpu="<script>alert(1)</script>", settings="{}")
     html = report.build(tmp_path)
@@ -228,4 +245,12 @@ def test_a_damaged_file_is_refused(tmp_path: Path, refused: Refused) -> None:
     (tmp_path / "wine" / "runs").mkdir(parents=True)
     (tmp_path / "wine" / "runs" / "x.parquet").write_bytes(b"no parquet")
     with refused("x.parquet", error=StoreError):
+        report.build(tmp_path)
+
+
+def test_a_damaged_history_is_refused(tmp_path: Path, refused: Refused) -> None:
+    write(tmp_path, "figure1", {("ga", "ackley", 30): 1.0}, settings="{}")
+    (history,) = (tmp_path / "figure1" / "history").iterdir()
+    history.write_bytes(b"no parquet")
+    with refused(history.name, error=StoreError):
         report.build(tmp_path)
