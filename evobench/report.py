@@ -166,9 +166,9 @@ def build(results: Path) -> str:
         (
             "figure1",
             "Figure 1: final values",
-            "A cell is one algorithm on one problem. Boxes are quartiles over its runs, whiskers reach the furthest runs "
-            "within 1.5 interquartile ranges. The fair protocol starts all algorithms from the same distribution, "
-            "moves the optimum off the centre of the box, charges a gradient as evaluations and computes in float64.",
+            "A cell is one algorithm on one problem. Boxes are quartiles over its runs, whiskers reach the furthest "
+            "runs within 1.5 interquartile ranges. The fair protocol starts all algorithms from the same distribution, "
+            "moves the optimum off the centre, charges a gradient as 5 evaluations and computes in float64.",
             [_box(one) for one in figure1],
         ),
         (
