@@ -6,13 +6,14 @@
 # make reproduce-wine     the paper's wine network, DATA=FILE if it cannot be downloaded; FRESH=1 as above
 # make check              do the algorithms still end where the stored reference says?
 # make test-wheel         the package as a user installs it: outside the repository, from a wheel
+# make report             one page with claims, figures and tables of what is in results/, in report/index.html
 # make quick              the same pipeline, small: under two minutes
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install test test-ray test-wheel lint check reproduce-figure1 reproduce-figure2 reproduce-wine quick
+.PHONY: install test test-ray test-wheel lint check reproduce-figure1 reproduce-figure2 reproduce-wine report quick
 
 install: $(INSTALLED)
 
@@ -55,6 +56,9 @@ reproduce-figure2: install
 reproduce-wine: install
 	$(BIN)/evobench wine $(if $(DATA),--data $(DATA)) $(if $(FRESH),--fresh)
 	$(BIN)/evobench compare results/wine
+
+report: install
+	$(BIN)/evobench report results --out report
 
 quick: install
 	$(BIN)/evobench run configs/quick.yaml

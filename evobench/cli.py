@@ -360,7 +360,7 @@ def _prices(text: str) -> list[float]:
 def plot(
     directory: Results,
     kind: Annotated[
-        Literal["box", "convergence", "ecdf", "profile", "cd", "figure2", "wine"],
+        Literal["box", "convergence", "ecdf", "profile", "cd", "figure2", "learned", "wine"],
         typer.Option("--kind", help="What to draw."),
     ] = "box",
     out: Annotated[Path | None, _option("out", "The files, without their ending [DIR/figures/KIND].", "PATH")] = None,
@@ -372,7 +372,8 @@ def plot(
     ecdf: share of targets reached over evaluations. profile: data profiles, share of problems
     solved. cd: average ranks with the critical difference, which describe and test nothing.
     figure2: the paper's Figure 2, means and standard deviations, beside medians and quartiles.
-    wine: the four questions of evobench wine.
+    learned: the hyper-parameters that runs adapt, over evaluations. wine: the four questions of
+    evobench wine.
 
     \b
     Examples:
@@ -396,6 +397,8 @@ def plot(
             figure = figures.cd(runs)
         case "figure2":
             figure = figures.figure2(load_results(directory, "history"), runs)
+        case "learned":
+            figure = figures.learned(load_results(directory, "history"), runs)
         case "wine":
             from evobench import wine_report
 
@@ -528,6 +531,30 @@ def claims(
         _console().print(verdicts.terminal(judgements))
     else:
         typer.echo(verdicts.render(judgements, form), nl=False)
+
+
+@app.command()
+def report(
+    results: Annotated[
+        Path, typer.Argument(metavar="RESULTS", help="Where experiments are [results].", show_default=False)
+    ] = Path("results"),
+    out: Annotated[Path, _option("out", "Where index.html is written [report].", "DIR")] = Path("report"),
+) -> None:
+    """Write one static page with all that the stored runs show.
+
+    Claims with their verdicts and evidence, figures, learned hyper-parameters, tables, versions
+    and the commands that recompute each. Runs nothing: what is missing is named. The page needs
+    no network and no JavaScript.
+
+    \b
+    Examples:
+      evobench report
+      evobench report results/ --out report/
+    """
+    from evobench import report as reports
+
+    path = reports.write(results, out)
+    typer.echo(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The figures of `evobench plot`: the paper's Figures 1 and 2, convergence, ECDFs, data profiles, ranks.
+"""The figures of `evobench plot`: the paper's Figures 1 and 2, convergence, ECDFs, profiles, ranks, learned values.
 
 Each function takes tables of `evobench.store.load_results` and returns a matplotlib Figure of its
 own; pyplot, and with it any global state of matplotlib, is not touched. Colours are Okabe and Ito's,
@@ -32,7 +32,7 @@ from numpy import ndarray
 from evobench import runtimes, stats
 from evobench.atomic import write_atomically
 from evobench.stats import Cell
-from evobench.store import StoreError
+from evobench.store import HISTORY, StoreError
 
 STYLE: Any = {
     "font.family": "STIXGeneral",  # comes with matplotlib, so a figure looks the same everywhere
@@ -119,6 +119,25 @@ OTHER = "#0072B2"
 
 OTHERS = ("#56B4E9", "#E69F00", "#000000", "#882255")
 """Colours of families that are not listed, in their order."""
+
+PARAMETER_NAMES = {
+    "crossover_rate": "crossover rate",
+    "mutation_rate": "mutation rate",
+    "eta_c": r"crossover $\eta_c$",
+    "eta_m": r"mutation $\eta_m$",
+    "scale_factor": "scale factor F",
+    "temperature": "temperature",
+    "omega": r"inertia $\omega$",
+    "c1": "$c_1$",
+    "c2": "$c_2$",
+    "sigma": r"step size $\sigma$",
+}
+"""What the history's learned columns are called, in the order of their rows."""
+
+COUNTED = "gradients"
+"""A column of guarded runs that is a count, not a parameter."""
+
+DIMENSION_LINES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 
 FLOOR = 1e-16
 """What lies below, exact zeros above all, is drawn here on a logarithmic axis, and its tick says so."""
@@ -329,6 +348,104 @@ def _band(curves: Float[ndarray, "runs points"], mean: bool) -> Float[ndarray, "
     else:
         band[:, started] = np.quantile(curves[:, started], [0.5, 0.25, 0.75], axis=0)
     return band
+
+
+@rc_context(STYLE)
+def learned(history: pd.DataFrame, runs: pd.DataFrame) -> Figure:
+    """The hyper-parameters that a run adapts, over evaluations/dim: a row a parameter, a column a function.
+
+    One line per cell: the median over its runs, in a band from the lower to the upper quartile. The
+    colour is the variant, the dash the dimension. A run that stopped early keeps its last value.
+
+    Raises:
+        ValueError: if no run's history has such a parameter.
+    """
+    curves = stats.split_history(history, runs)
+    rows: dict[tuple[str, str], dict[Cell, pd.DataFrame]] = {}
+    algos = sorted({cell.algo for cell in curves}, key=stats.algorithm_order)
+    for family in dict.fromkeys(stats.lineage(algo)[0] for algo in algos):
+        for name in parameters(history):
+            group = {
+                cell: points.assign(evals=points["evals"] / cell.dim, best_f=points[name])
+                for cell, points in curves.items()
+                if stats.lineage(cell.algo)[0] == family and points[name].notna().any()
+            }
+            if group:
+                rows[family, name] = group
+    if not rows:
+        raise ValueError("no run here has a hyper-parameter that it adapts")
+    cells = list(dict.fromkeys(cell for group in rows.values() for cell in group))
+    problems = list(dict.fromkeys((cell.fn, cell.protocol) for cell in cells))
+    dims = sorted({cell.dim for cell in cells})
+    several, seats = len({protocol for _, protocol in problems}) > 1, _seats(curves)
+    figure = Figure(figsize=(max(3.6, 2.6 * len(problems) + 0.3), 1.6 * len(rows) + 0.8), layout="constrained")
+    axes = figure.subplots(len(rows), len(problems), squeeze=False)
+    for row, ((family, name), group) in zip(axes, rows.items(), strict=True):
+        row[0].set_ylabel(f"{_family(family)}: {PARAMETER_NAMES.get(name, name)}")
+        for ax, problem in zip(row, problems, strict=True):
+            looks = {}
+            for cell in group:
+                colour = VARIANT_COLOURS.get(stats.lineage(cell.algo)[1], OTHER)
+                dash = DIMENSION_LINES[dims.index(cell.dim) % len(DIMENSION_LINES)]
+                looks[cell] = {"color": colour, "linestyle": dash, "linewidth": 1.1}
+            _draw_learned(
+                ax, {cell: group[cell] for cell in group if (cell.fn, cell.protocol) == problem}, seats, looks
+            )
+    for ax, (fn, protocol) in zip(axes[0], problems, strict=True):
+        title = fn if ":" in fn else fn.capitalize()
+        ax.set_title(f"{title} ({protocol})" if several else title)
+    for ax in axes[-1]:
+        ax.set_xlabel("evaluations / dimension")
+    handles: list[Artist] = [
+        Line2D([], [], color=VARIANT_COLOURS.get(variant, OTHER), label=_variant(variant))
+        for variant in _variants(cell.algo for cell in cells)
+    ]
+    if len(dims) > 1:
+        handles += [
+            Line2D(
+                [],
+                [],
+                color="black",
+                linewidth=1.1,
+                linestyle=DIMENSION_LINES[i % len(DIMENSION_LINES)],
+                label=f"{dim}D",
+            )
+            for i, dim in enumerate(dims)
+        ]
+    _legend(figure, handles)
+    return figure
+
+
+def parameters(history: pd.DataFrame) -> list[str]:
+    """The columns of a history that hold an adapted hyper-parameter, in the order of `PARAMETER_NAMES`."""
+    known = list(PARAMETER_NAMES)
+    found = [name for name in history.columns if name not in (*HISTORY.names, "protocol", COUNTED)]
+    filled = [name for name in found if history[name].notna().any()]
+    return sorted(filled, key=lambda name: (known.index(name) if name in known else len(known), name))
+
+
+def _draw_learned(
+    ax: Axes,
+    curves: dict[Cell, pd.DataFrame],
+    seats: dict[Cell, tuple[str, int]],
+    looks: dict[Cell, dict[str, Any]],
+) -> None:
+    """A line and a band for each cell of a panel."""
+    if not curves:
+        _say(ax, "no runs yet")
+        return
+    grid = stats.evaluation_grid(np.concatenate([points["evals"] for points in curves.values()]))
+    bands = {cell: _band(stats.trajectories(points, grid), mean=False) for cell, points in curves.items()}
+    drawn = np.concatenate([band.ravel() for band in bands.values()])
+    if not np.isfinite(drawn).any():
+        _say(ax, "no finite run")
+        return
+    logarithmic = _scale_y(ax, drawn[np.isfinite(drawn)])
+    _scale_x(ax, grid)
+    for cell, band in bands.items():
+        centre, low, high = np.maximum(band, FLOOR) if logarithmic else band
+        _draw_line(ax, grid, centre, cell.algo, looks[cell], seats[cell][1])
+        ax.fill_between(grid, low, high, color=looks[cell]["color"], alpha=0.15, linewidth=0)
 
 
 @rc_context(STYLE)
@@ -687,6 +804,14 @@ def _count_lost(ax: Axes, count: int) -> None:
         ax.set_title(f"{ax.get_title()}\n{count} {'run' if count == 1 else 'runs'} not finite")
 
 
+def encode(figure: Figure, format: str, dpi: int = 200) -> bytes:
+    """The figure as a file's content, without a date: the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    with rc_context(STYLE):
+        figure.savefig(buffer, format=format, dpi=dpi, metadata=DATELESS.get(format))
+    return buffer.getvalue()
+
+
 def save(figure: Figure, path_stem: Path, formats: Sequence[str] = ("png", "pdf", "svg")) -> list[Path]:
     """Write `<path_stem>.<format>` for each format: PNG at 200 dpi, PDF with its text as text, SVG as shapes.
 
@@ -701,12 +826,10 @@ def save(figure: Figure, path_stem: Path, formats: Sequence[str] = ("png", "pdf"
     """
     paths = []
     for name in formats:
-        buffer = io.BytesIO()
-        with rc_context(STYLE):
-            figure.savefig(buffer, format=name, dpi=200, metadata=DATELESS.get(name))
+        content = encode(figure, name)
         path = path_stem.with_name(f"{path_stem.name}.{name}")
         try:
-            write_atomically(path, methodcaller("write", buffer.getbuffer()))
+            write_atomically(path, methodcaller("write", content))
         except OSError as error:
             raise StoreError(f"cannot write '{path}': {error.strerror}") from error
         paths.append(path)

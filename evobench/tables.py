@@ -68,9 +68,9 @@ def render(frames: Frames, format: Format) -> str:
             Console(file=text, width=WIDTH, color_system=None, force_jupyter=False).print(terminal(frames))
             return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
         case "markdown":
-            return "\n".join(map(markdown, _blocks(frames)))
+            return "\n".join(map(markdown, blocks(frames)))
         case "latex":
-            return "\n".join(["% \\usepackage{booktabs,longtable}", *map(_latex, _blocks(frames))])
+            return "\n".join(["% \\usepackage{booktabs,longtable}", *map(_latex, blocks(frames))])
         case "csv":
             parts = {name: frame.astype(object) for name, frame in frames.items()}
             return pd.concat(parts, names=["table", None]).reset_index(level="table").to_csv(index=False)
@@ -82,7 +82,7 @@ def render(frames: Frames, format: Format) -> str:
 
 def terminal(frames: Frames) -> Group:
     """The tables for `rich`, which drops the bold type where the output is not a terminal."""
-    return grids(_blocks(frames))
+    return grids(blocks(frames))
 
 
 def grids(blocks: Iterable[Block]) -> Group:
@@ -102,10 +102,10 @@ def grids(blocks: Iterable[Block]) -> Group:
     return Group(*parts)
 
 
-def _blocks(frames: Frames) -> list[Block]:
+def blocks(frames: Frames) -> list[Block]:
     """The tables for people; one that would be empty is left out."""
-    blocks = [LAYOUTS[name](frame) for name, frame in frames.items()]
-    return [block for block in blocks if block.groups]
+    laid_out = [LAYOUTS[name](frame) for name, frame in frames.items()]
+    return [block for block in laid_out if block.groups]
 
 
 def _summary(frame: pd.DataFrame) -> Block:

@@ -53,10 +53,10 @@ def render(judgements: Sequence[Judgement], format: Format) -> str:
 
 def terminal(judgements: Sequence[Judgement]) -> Group:
     """The page for `rich`."""
-    overview = _table(HEADERS)
+    top = _table(HEADERS)
     for judgement in judgements:
-        overview.add_row(*_overview(judgement))
-    parts: list[RenderableType] = [overview, Text()]
+        top.add_row(*overview(judgement))
+    parts: list[RenderableType] = [top, Text()]
     for judgement in judgements:
         claim = judgement.claim
         parts += [
@@ -64,21 +64,21 @@ def terminal(judgements: Sequence[Judgement]) -> Group:
             Padding(Text(f'{claim.section}: "{claim.quote}"', style="italic"), (0, 0, 0, 4)),
             Padding(Text(f"Rule: {claim.rule}"), (0, 0, 0, 4)),
         ]
-        for name, finding in _findings(judgement):
+        for name, finding in findings(judgement):
             parts.append(
                 Padding(
-                    Text(f"{name} ({finding.source}): {_outcome(finding)}"),
+                    Text(f"{name} ({finding.source}): {outcome(finding)}"),
                     (0, 0, 0, 4),
                 )
             )
             parts += [Padding(Text(f"{MARK[part.holds]} {part.text}"), (0, 0, 0, 6)) for part in finding.parts]
             if finding.effects:
                 table = _table(EFFECTS, left=2)
-                for row in _effects(finding):
+                for row in effects(finding):
                     table.add_row(*row)
                 parts.append(Padding(table, (0, 0, 0, 6)))
             if finding.missing:
-                parts.append(Padding(Text(_missing(finding)), (0, 0, 0, 6)))
+                parts.append(Padding(Text(missing(finding)), (0, 0, 0, 6)))
         parts.append(Text())
     return Group(*parts, Text(f"{NOTE} (+) holds, (-) fails, (?) open."))
 
@@ -90,27 +90,27 @@ def _table(headers: Sequence[str], left: int = 2) -> Table:
     return table
 
 
-def _overview(judgement: Judgement) -> list[str]:
+def overview(judgement: Judgement) -> list[str]:
     claim, fair = judgement.claim, judgement.fair
     outcomes = [
-        MISSING if claim.lacking or finding is None else _outcome(finding) for finding in (judgement.paper, fair)
+        MISSING if claim.lacking or finding is None else outcome(finding) for finding in (judgement.paper, fair)
     ]
     return [claim.id, claim.sentence, *outcomes, judgement.verdict]
 
 
-def _outcome(finding: Finding) -> str:
+def outcome(finding: Finding) -> str:
     """What a finding says; a star where that is decided although it is incomplete."""
     if not finding.parts:
         return "for information"
     return OUTCOME[finding.holds] + "*" * (finding.holds is not None and bool(finding.missing))
 
 
-def _findings(judgement: Judgement) -> list[tuple[str, Finding]]:
-    findings = {"paper's protocol": judgement.paper, "fair": judgement.fair}
-    return [(name, finding) for name, finding in findings.items() if finding is not None]
+def findings(judgement: Judgement) -> list[tuple[str, Finding]]:
+    both = {"paper's protocol": judgement.paper, "fair": judgement.fair}
+    return [(name, finding) for name, finding in both.items() if finding is not None]
 
 
-def _effects(finding: Finding) -> list[list[str]]:
+def effects(finding: Finding) -> list[list[str]]:
     return [
         [
             effect.where,
@@ -124,7 +124,7 @@ def _effects(finding: Finding) -> list[list[str]]:
     ]
 
 
-def _missing(finding: Finding) -> str:
+def missing(finding: Finding) -> str:
     """What is incomplete, cell by cell or, where these are many, in sum, and what computes it."""
     parts = []
     for algo, cells in finding.missing.items():
@@ -156,19 +156,19 @@ def _finding(finding: Finding | None) -> dict[str, Any] | None:
 
 
 def _markdown(judgements: Sequence[Judgement]) -> str:
-    lines = [*_rows(HEADERS, [_overview(judgement) for judgement in judgements]), "", NOTE, ""]
+    lines = [*_rows(HEADERS, [overview(judgement) for judgement in judgements]), "", NOTE, ""]
     for judgement in judgements:
         claim = judgement.claim
         lines += [f"### {claim.id}: {claim.sentence}", "", f"> {claim.quote} ({claim.section})", ""]
         lines += [f"**Verdict: {judgement.verdict}.** Rule: {claim.rule}", ""]
-        for name, finding in _findings(judgement):
+        for name, finding in findings(judgement):
             heading = f"*{name.capitalize()}* (`{finding.source}`)"
-            lines += [f"{heading}: {_escape(_outcome(finding))}", ""]
+            lines += [f"{heading}: {_escape(outcome(finding))}", ""]
             lines += [f"- {OUTCOME[part.holds]}: {part.text}" for part in finding.parts] + [""] * bool(finding.parts)
             if finding.effects:
-                lines += [*_rows(EFFECTS, _effects(finding)), ""]
+                lines += [*_rows(EFFECTS, effects(finding)), ""]
             if finding.missing:
-                lines += [f"{_missing(finding).replace(finding.command, f'`{finding.command}`')}", ""]
+                lines += [f"{missing(finding).replace(finding.command, f'`{finding.command}`')}", ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

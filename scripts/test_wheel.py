@@ -24,6 +24,7 @@ COMMANDS = (
     "run configs/quick.yaml --fn sphere,ackley --dim 2 --seeds 2 --budget 300 --pop 10 --quiet --out results/quick",
     "compare results/quick",
     "plot results/quick --kind box",
+    "report results",
     "verify results/quick",
     "check --algo pso_plain --fn ackley --jobs 1",
 )

@@ -82,6 +82,7 @@ COMMANDS = [
     "doctor",
     "wine",
     "claims",
+    "report",
     "verify",
     "bias",
     "gradients",

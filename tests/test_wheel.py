@@ -22,6 +22,7 @@ def test_the_wheel_has_configs_and_references(tmp_path: Path) -> None:
     assert reference == (ROOT / "evobench" / "references" / "check.parquet").read_bytes()
     assert {f"evobench/configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")} <= names
     assert {f"evobench/{path.relative_to(ROOT / 'evobench')}" for path in (ROOT / "evobench").rglob("*.py")} <= names
+    assert "evobench/templates/report.html" in names
     assert not [name for name in names if name.startswith(("tests/", "results/")) or name.endswith((".pyc", ".tmp"))]
 
 
