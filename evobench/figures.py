@@ -165,8 +165,8 @@ def box(runs: pd.DataFrame) -> Figure:
     Raises:
         ValueError: if there are no runs.
     """
-    cells = stats.split(runs)
-    seats = _seats(cells)
+    cells, names = stats.split(runs), stats.labels(runs)
+    seats = _seats(sorted(cells, key=lambda cell: _by_setting(names[cell])))  # in every panel the same order
     places = _places(seats.values())
     figure, panels = _grid(cells, width=max(2.2, 0.7 + 0.11 * len(places)), ylabel="final best fitness")
     for panel, ax in panels.items():
@@ -177,6 +177,15 @@ def box(runs: pd.DataFrame) -> Figure:
     ]
     _legend(figure, handles)
     return figure
+
+
+def _by_setting(label: str) -> tuple[str, float, str]:
+    """Order of labels: settings that are numbers by size."""
+    what, _, value = label.partition("=")
+    try:
+        return what, float(value), ""
+    except ValueError:
+        return what, math.inf, value
 
 
 def _seats(cells: Iterable[Cell]) -> dict[Cell, tuple[str, int]]:
@@ -231,7 +240,8 @@ def _draw_boxes(
         ax.xaxis.remove_overlapping_locs = False  # a family's tick may be at one of its boxes
         ax.set_xticks(list(names), list(names.values()), minor=True, rotation=90, fontsize=5.5)
         ax.tick_params(axis="x", which="minor", length=0, pad=1)
-        ax.tick_params(axis="x", which="major", pad=24)
+        # Below the longest of them: a character is about 2.5 points high when it is turned.
+        ax.tick_params(axis="x", which="major", pad=max(24.0, 4 + 2.5 * max(map(len, names.values()))))
 
 
 def _draw_box(ax: Axes, x: float, sample: Float[ndarray, " runs"], colour: str) -> None:
