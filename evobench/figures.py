@@ -168,7 +168,9 @@ def box(runs: pd.DataFrame) -> Figure:
     cells, names = stats.split(runs), stats.labels(runs)
     seats = _seats(sorted(cells, key=lambda cell: _by_setting(names[cell])))  # in every panel the same order
     places = _places(seats.values())
-    figure, panels = _grid(cells, width=max(2.2, 0.7 + 0.11 * len(places)), ylabel="final best fitness")
+    more = len({stats.lineage(algo)[0] for algo, _ in places}) - 4  # than the paper's families: their names need room
+    width = max(2.2, 0.7 + 0.11 * len(places) + 0.5 * max(0, more))
+    figure, panels = _grid(cells, width=width, ylabel="final best fitness")
     for panel, ax in panels.items():
         _draw_boxes(ax, {cell: rows for cell, rows in cells.items() if cell[:3] == panel}, seats, places)
     handles: list[Artist] = [
@@ -199,13 +201,16 @@ def _seats(cells: Iterable[Cell]) -> dict[Cell, tuple[str, int]]:
 
 
 def _places(seats: Iterable[tuple[str, int]]) -> dict[tuple[str, int], float]:
-    """The x of every seat: one apart, families further."""
-    x, places, last = 0.0, {}, ""
-    for algo, number in sorted(set(seats), key=lambda seat: (stats.algorithm_order(seat[0]), seat[1])):
-        family, _ = stats.lineage(algo)
-        x += 1.0 if family == last or not last else 1.7
-        places[algo, number] = x
-        last = family
+    """The x of every seat: one apart, families further, and no family narrower than its name."""
+    families: dict[str, list[tuple[str, int]]] = {}
+    for seat in sorted(set(seats), key=lambda seat: (stats.algorithm_order(seat[0]), seat[1])):
+        families.setdefault(stats.lineage(seat[0])[0], []).append(seat)
+    x = 1.0
+    places: dict[tuple[str, int], float] = {}
+    for family in families.values():
+        room = max(len(family), 2)
+        places |= {seat: x + (room - len(family)) / 2 + number for number, seat in enumerate(family)}
+        x += room + 0.7
     return places
 
 
