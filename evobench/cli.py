@@ -17,6 +17,8 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
 
     from evobench.experiment import Experiment
@@ -79,6 +81,11 @@ def _console(*, quiet: bool = False) -> Console:
     # Rich asks the terminal for its width, and takes 80 where there is none.
     width = None if sys.stdout.isatty() else PIPE_WIDTH
     return Console(width=width, quiet=quiet, highlight=False, markup=False, emoji=False)
+
+
+def _watched(console: Console) -> bool:
+    """Whether somebody looks at a terminal that can be drawn on."""
+    return sys.stdout.isatty() and not console.is_dumb_terminal
 
 
 app = typer.Typer(
@@ -169,8 +176,7 @@ def run(
     """
     if out is not None and not out.strip():
         raise ValueError(f"bad --out '{out}': name a directory")
-    if jobs is not None and not re.fullmatch(r"0*[1-9][0-9]{0,3}", jobs):
-        raise ValueError(f"bad --jobs '{jobs}': give a number from 1 to 9999")
+    processes = _processes(jobs)
     if address is not None and executor != "ray":
         raise ValueError(f"--address '{address}' is a Ray cluster's: give --executor ray too")
     try:
@@ -197,14 +203,13 @@ def run(
         experiment = _experiment(config, flags, settings or [])
         directory = Path("results", experiment.name) if out is None else Path(out)
         console = _console(quiet=quiet)
-        watched = sys.stdout.isatty() and not console.is_dumb_terminal and not quiet
-        listener = (terminal.Bars if watched else terminal.Lines)(console)
+        listener = (terminal.Bars if _watched(console) and not quiet else terminal.Lines)(console)
         try:
             with listener:
                 summary = run_experiment(
                     experiment,
                     directory,
-                    jobs=int(jobs) if jobs else None,
+                    jobs=processes,
                     fresh=fresh,
                     listener=listener,
                     executor=executor or "local",
@@ -257,11 +262,31 @@ def _experiment(config: Path | None, flags: dict[str, Any], settings: list[str])
         }
     experiment = make_experiment({**content, "settings": configured})
     if settings:
-        merged = dict(experiment.settings)
-        for name, key, value in map(_parse_setting, settings):
-            merged[name] = {**merged.get(name, {}), key: value}
-        experiment = make_experiment({**content, "settings": merged})
+        experiment = make_experiment({**content, "settings": _overridden(experiment.settings, settings)})
     return experiment
+
+
+def _overridden(settings: Mapping[str, dict[str, Any]], texts: list[str]) -> dict[str, dict[str, Any]]:
+    """Settings by algorithm, with those of `--set` over them.
+
+    Raises:
+        ValueError: as `_parse_setting`.
+    """
+    merged = dict(settings)
+    for name, key, value in map(_parse_setting, texts):
+        merged[name] = {**merged.get(name, {}), key: value}
+    return merged
+
+
+def _processes(jobs: str | None) -> int | None:
+    """The number that `--jobs` gives.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if jobs is not None and not re.fullmatch(r"0*[1-9][0-9]{0,3}", jobs):
+        raise ValueError(f"bad --jobs '{jobs}': give a number from 1 to 9999")
+    return int(jobs) if jobs else None
 
 
 def _parse_setting(text: str) -> tuple[str, str, Any]:
@@ -435,9 +460,8 @@ def watch(
     from evobench.store import Store
 
     console = _console()
-    live = sys.stdout.isatty() and not console.is_dumb_terminal
     try:
-        watching.watch(Store(directory), console, every=every, live=live)
+        watching.watch(Store(directory), console, every=every, live=_watched(console))
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 
@@ -609,22 +633,19 @@ def bias_(
       evobench bias --algo cmaes_diff
       evobench bias --algo cmaes_diff,cmaes_plain --init uniform --seeds 10
     """
-    if jobs is not None and not re.fullmatch(r"0*[1-9][0-9]{0,3}", jobs):
-        raise ValueError(f"bad --jobs '{jobs}': give a number from 1 to 9999")
+    processes = _processes(jobs)
     from evobench import bias, terminal
     from evobench.runner import run_experiment
     from evobench.store import load_results
 
-    overrides: dict[str, dict[str, Any]] = {}
-    for name, key, value in map(_parse_setting, settings or []):
-        overrides.setdefault(name, {})[key] = value
-    experiment = bias.bias_experiment(algo, dim=dim, seeds=seeds, budget=budget, init=init, settings=overrides)
+    experiment = bias.bias_experiment(
+        algo, dim=dim, seeds=seeds, budget=budget, init=init, settings=_overridden({}, settings or [])
+    )
     console = _console()
-    watched = sys.stdout.isatty() and not console.is_dumb_terminal
-    listener = (terminal.Bars if watched else terminal.Lines)(console)
+    listener = (terminal.Bars if _watched(console) else terminal.Lines)(console)
     try:
         with listener:
-            summary = run_experiment(experiment, out, jobs=int(jobs) if jobs else None, listener=listener)
+            summary = run_experiment(experiment, out, jobs=processes, listener=listener)
     except KeyboardInterrupt:
         typer.echo("stopped: everything finished is kept, and the same command goes on from there", err=True)
         raise typer.Exit(INTERRUPTED) from None
@@ -662,11 +683,8 @@ def gradients_(
     from evobench import gradients, terminal
     from evobench.experiment import make_experiment
 
-    overrides: dict[str, dict[str, Any]] = {}
-    for name, key, value in map(_parse_setting, settings or []):
-        overrides.setdefault(name, {})[key] = value
     asked = {"algo": algo, "fn": fn, "dim": dim, "seeds": seeds, "budget": budget, "protocol": protocol}
-    experiment = make_experiment({**asked, "settings": overrides})
+    experiment = make_experiment({**asked, "settings": _overridden({}, settings or [])})
     cells = experiment.cells()
     for cell in cells:
         gradients.check(cell)
@@ -723,7 +741,7 @@ def check(
             raise ValueError("--by exact needs the reference's seeds: leave out --seeds")
         exact = False
     console = _console()
-    watched = sys.stdout.isatty() and not console.is_dumb_terminal
+    watched = _watched(console)
     listener = (terminal.Bars if watched else terminal.Lines)(_console(quiet=not watched))
     try:
         with listener:

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -64,9 +64,7 @@ def render(frames: Frames, format: Format) -> str:
     """
     match format:
         case "table":
-            text = io.StringIO()
-            Console(file=text, width=WIDTH, color_system=None, force_jupyter=False).print(terminal(frames))
-            return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
+            return plain(terminal(frames))
         case "markdown":
             return "\n".join(map(markdown, blocks(frames)))
         case "latex":
@@ -78,6 +76,13 @@ def render(frames: Frames, format: Format) -> str:
             content = {name: _records(frame) for name, frame in frames.items()}
             return json.dumps(content, indent=2, allow_nan=False) + "\n"
     raise ValueError(f"unknown format '{format}': choose from {', '.join(get_args(Format))}")
+
+
+def plain(content: RenderableType) -> str:
+    """What `rich` prints of it where there is no terminal, `WIDTH` columns wide."""
+    text = io.StringIO()
+    Console(file=text, width=WIDTH, color_system=None, force_jupyter=False).print(content)
+    return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
 
 
 def terminal(frames: Frames) -> Group:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from evobench.claims import SEEDS, Finding, Judgement
-from evobench.tables import MISSING, WIDTH, number
+from evobench.tables import MISSING, number, plain
 
 Format = Literal["table", "markdown", "json"]
 
@@ -38,9 +37,7 @@ def render(judgements: Sequence[Judgement], format: Format) -> str:
     """
     match format:
         case "table":
-            text = io.StringIO()
-            Console(file=text, width=WIDTH, color_system=None, force_jupyter=False).print(terminal(judgements))
-            return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
+            return plain(terminal(judgements))
         case "markdown":
             return _markdown(judgements)
         case "json":
