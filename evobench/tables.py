@@ -355,6 +355,7 @@ def _latex(block: Block) -> str:
     header = " & ".join(map(_escape, block.headers)) + r" \\"
     head = [r"\toprule", header, r"\midrule"]
     lines = [
+        r"\begingroup\small\setlength{\tabcolsep}{4pt}\setlength{\LTcapwidth}{\linewidth}",
         rf"\begin{{longtable}}{{l{'r' * (columns - 1)}}}",
         rf"\caption{{{_escape(block.title)}. {_escape(block.note)}}} \\",
         *(*head, r"\endfirsthead", *head, r"\endhead", r"\bottomrule", r"\endfoot"),
@@ -367,7 +368,7 @@ def _latex(block: Block) -> str:
             if stress:
                 typeset[block.stressed] = rf"{{\bfseries\boldmath {typeset[block.stressed]}}}"
             lines.append(" & ".join(typeset) + r" \\")
-    return "\n".join([*lines, r"\end{longtable}", ""])
+    return "\n".join([*lines, r"\end{longtable}\endgroup", ""])
 
 
 _LATEX = {
