@@ -29,8 +29,8 @@ from numpy import ndarray
 from scipy.stats import ks_2samp, mannwhitneyu
 
 from evobench.algorithms import ALGORITHMS
-from evobench.atomic import write_atomically
 from evobench.experiment import Experiment, make_experiment
+from evobench.files import write_atomically
 from evobench.problems import PAPER_FUNCTIONS
 from evobench.runner import Listener, run_experiment
 from evobench.stats import final_values, holm

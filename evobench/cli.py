@@ -16,6 +16,8 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
+from evobench.files import locate
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -149,7 +151,7 @@ def run(
         str | None, _option("gradient-cost", "Evaluations charged for a gradient [*].", "X")
     ] = None,
     compile: Annotated[bool, _option("compile", "Machine code first: 20-60 s, then 2-3x as fast.")] = False,
-    out: Annotated[str | None, _option("out", "The experiment's directory [results/NAME].", "DIR")] = None,
+    out: Annotated[str | None, _option("out", "The experiment's directory, or URL [results/NAME].", "DIR")] = None,
     jobs: Annotated[str | None, _option("jobs", "Worker processes [one a core].", "N")] = None,
     executor: Annotated[
         Literal["local", "ray"] | None,
@@ -201,7 +203,7 @@ def run(
         }
         flags = {key: value for key, value in asked.items() if value is not None}
         experiment = _experiment(config, flags, settings or [])
-        directory = Path("results", experiment.name) if out is None else Path(out)
+        directory = Path("results", experiment.name) if out is None else locate(out)
         console = _console(quiet=quiet)
         listener = (terminal.Bars if _watched(console) and not quiet else terminal.Lines)(console)
         try:
@@ -306,7 +308,9 @@ def _parse_setting(text: str) -> tuple[str, str, Any]:
         raise ValueError(f"bad --set '{text}': give ALGO.KEY=VALUE, such as pso_diff.lr=0.005") from None
 
 
-Results = Annotated[Path, typer.Argument(metavar="DIR", help="An experiment's directory, such as results/figure1.")]
+Results = Annotated[
+    Path, typer.Argument(metavar="DIR", help="An experiment's directory, such as results/figure1.", parser=locate)
+]
 
 
 @app.command()
@@ -388,7 +392,9 @@ def plot(
         Literal["box", "convergence", "ecdf", "profile", "cd", "figure2", "learned", "wine"],
         typer.Option("--kind", help="What to draw."),
     ] = "box",
-    out: Annotated[Path | None, _option("out", "The files, without their ending [DIR/figures/KIND].", "PATH")] = None,
+    out: Annotated[
+        Path | None, _option("out", "The files, without their ending [DIR/figures/KIND].", "PATH", parser=locate)
+    ] = None,
     show: Annotated[bool, _option("show", "A preview in the terminal as well.")] = False,
 ) -> None:
     """Draw the results of an experiment as PNG, PDF and SVG.
@@ -517,7 +523,7 @@ def wine(
     from evobench import figures, tables, wine_report
     from evobench.store import load_results
 
-    directory = Path(out or "results/wine")
+    directory = locate(out or "results/wine")
     runs = load_results(directory)
     blocks = wine_report.blocks(runs)
     typer.echo()
@@ -531,7 +537,9 @@ def wine(
 
 @app.command()
 def claims(
-    results: Annotated[Path, _option("results", "Where experiments are [results].", "DIR")] = Path("results"),
+    results: Annotated[Path, _option("results", "Where experiments are [results].", "DIR", parser=locate)] = Path(
+        "results"
+    ),
     form: Annotated[Literal["table", "markdown", "json"], typer.Option("--format", help="How to write it.")] = "table",
 ) -> None:
     """Judge the paper's claims C1 to C7 by the stored runs.
@@ -560,9 +568,12 @@ def claims(
 @app.command()
 def report(
     results: Annotated[
-        Path, typer.Argument(metavar="RESULTS", help="Where experiments are [results].", show_default=False)
+        Path,
+        typer.Argument(metavar="RESULTS", help="Where experiments are [results].", show_default=False, parser=locate),
     ] = Path("results"),
-    out: Annotated[Path, _option("out", "Where index.html is written [report].", "DIR")] = Path("report"),
+    out: Annotated[Path, _option("out", "Where index.html is written [report].", "DIR", parser=locate)] = Path(
+        "report"
+    ),
 ) -> None:
     """Write one static page with all that the stored runs show.
 
@@ -616,7 +627,9 @@ def bias_(
     init: Annotated[
         Literal["centre", "uniform"] | None, _option("init", "Look at this start too, beside their own.")
     ] = None,
-    out: Annotated[Path, _option("out", "The experiment's directory [results/bias].", "DIR")] = Path("results/bias"),
+    out: Annotated[Path, _option("out", "The experiment's directory [results/bias].", "DIR", parser=locate)] = Path(
+        "results/bias"
+    ),
     jobs: Annotated[str | None, _option("jobs", "Worker processes [one a core].", "N")] = None,
     settings: Annotated[
         list[str] | None, _option("set", "A setting of an algorithm; repeatable.", "ALGO.KEY=VALUE")

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evobench.atomic import write_atomically
+from evobench.files import matching, remove, remove_empty, write_atomically
 from evobench.store import CellKey, StoreError, stem
 
 
@@ -54,12 +54,12 @@ class Failures:
         with suppress(OSError):
             for failed in self.all():
                 if failed.key == key and set(failed.seeds) <= set(done):
-                    failed.path.unlink(missing_ok=True)
-            self.directory.rmdir()  # if this was the last one
+                    remove(failed.path)
+            remove_empty(self.directory)  # if this was the last one
 
     def all(self) -> Iterator[Failed]:
         """Every record. One that cannot be read has no seeds, and says so as its reason."""
-        for path in sorted(self.directory.glob("*.json")):
+        for path in matching(self.directory, "*.json"):
             with suppress(FileNotFoundError):
                 written, text = path.stat().st_mtime_ns, path.read_bytes()
                 try:

@@ -30,7 +30,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 from numpy import ndarray
 
 from evobench import runtimes, stats
-from evobench.atomic import write_atomically
+from evobench.files import write_atomically
 from evobench.stats import Cell
 from evobench.store import HISTORY, StoreError
 

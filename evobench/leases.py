@@ -16,13 +16,13 @@ import json
 import os
 import platform
 import re
-import secrets
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from evobench.files import create, dated, matching, now, remove, remove_empty, touch
 from evobench.store import CellKey, prefix, stem
 
 BEAT, LIMIT = 15.0, 180.0
@@ -98,8 +98,8 @@ class Leases:
         with suppress(OSError):
             for lease in self._all():
                 if not self._alive(lease):
-                    lease.path.unlink(missing_ok=True)
-            self.directory.rmdir()  # if this was the last one
+                    remove(lease.path)
+            remove_empty(self.directory)  # if this was the last one
 
     def acquire(self, key: CellKey, seeds: Sequence[int]) -> bool:
         """Claim these seeds of a cell; False if any of them is another process's, and that is alive."""
@@ -110,28 +110,25 @@ class Leases:
                 return False
             turn = max((lease.turn for lease in leases if lease.stem == name), default=-1) + 1
             path = self.directory / f"{name}.{turn}.json"
-            descriptor = self._create(path)
+            if not create(path, self._content(seeds)):
+                return False
         except OSError:
             return True
-        if descriptor is None:
-            return False
         self.mine[key, tuple(seeds)] = path
-        with os.fdopen(descriptor, "w") as file, suppress(OSError):  # its name alone says something
-            file.write(json.dumps({"owner": self.owner, "seeds": list(seeds)}))
         # Two that claim seeds in common under different names cannot both have looked before the other wrote.
         if self._taken(self._all(), key, seeds):
             self.release(key, seeds)
             return False
         for lease in leases:
             if lease.stem == name and lease.turn < turn:
-                lease.path.unlink(missing_ok=True)
+                remove(lease.path)
         return True
 
     def release(self, key: CellKey, seeds: Sequence[int]) -> None:
         """Give a lease back."""
         if (path := self.mine.pop((key, tuple(seeds)), None)) is not None:
             with suppress(OSError):
-                path.unlink(missing_ok=True)
+                remove(path)
 
     def others(self) -> list[Lease]:
         """The leases of other processes that are alive."""
@@ -140,16 +137,8 @@ class Leases:
         except OSError:
             return []
 
-    def _create(self, path: Path) -> int | None:
-        """An open file that only we have made, or None: it is there already."""
-        while True:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            try:
-                return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-            except FileExistsError:
-                return None
-            except FileNotFoundError:  # somebody has removed the directory, which was empty: once more
-                continue
+    def _content(self, seeds: Sequence[int]) -> bytes:
+        return json.dumps({"owner": self.owner, "seeds": list(seeds)}).encode()
 
     def _taken(self, leases: Iterable[Lease], key: CellKey, seeds: Sequence[int]) -> bool:
         return any(lease.covers(key, seeds) and self._others(lease) for lease in leases)
@@ -159,37 +148,25 @@ class Leases:
         return lease.path not in self.mine.values() and self._alive(lease)
 
     def _all(self) -> Iterator[Lease]:
-        for path in sorted(self.directory.glob("*.json")):
+        for path in matching(self.directory, "*.json"):
             if match := NAME.fullmatch(path.name):
-                with (
-                    suppress(FileNotFoundError),
-                    path.open("rb") as file,
-                ):  # opened: its age is asked of the server anew
-                    touched = os.fstat(file.fileno()).st_mtime
-                    yield Lease(path, match[1], int(match[2]), *_content(file.read()), touched)
+                with suppress(FileNotFoundError):
+                    content, touched = dated(path)
+                    yield Lease(path, match[1], int(match[2]), *_content(content), touched)
 
     def _alive(self, lease: Lease) -> bool:
         if lease.owner is not None and lease.owner.gone:
             return False
         try:
-            return self._now() - lease.touched < LIMIT
+            return now(self.directory) - lease.touched < LIMIT
         except FileNotFoundError:  # with its directory, it is gone
             return False
 
-    def _now(self) -> float:
-        """The time by the clock that stamps the files, which may not be this machine's."""
-        probe = self.directory / f".clock-{secrets.token_hex(8)}"
-        try:
-            with probe.open("w") as file:
-                return os.fstat(file.fileno()).st_mtime
-        finally:
-            probe.unlink(missing_ok=True)
-
     def _beat(self) -> None:
         while not self.ending.wait(BEAT):
-            for path in list(self.mine.values()):
+            for (_, seeds), path in list(self.mine.items()):
                 with suppress(OSError):  # taken over: this process was asleep, say
-                    os.utime(path)
+                    touch(path, self._content(seeds))
 
 
 def _content(text: bytes) -> tuple[Owner | None, frozenset[int] | None]:

@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 
 import evobench
 from evobench import figures, stats, tables, verdicts
-from evobench.atomic import write_atomically
 from evobench.claims import SEEDS, judge
+from evobench.files import write_atomically
 from evobench.store import Store, StoreError
 from evobench.tables import Block, number
 

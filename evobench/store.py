@@ -24,7 +24,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from evobench.atomic import write_atomically
+from evobench.files import local, locate, matching, now, remove, write_atomically
 
 RUNS = pa.schema(
     {
@@ -106,10 +106,14 @@ class StoreError(ValueError):
 
 
 class Store:
-    """One experiment's directory. Nothing is created before the first write."""
+    """One experiment's directory, of this machine or an fsspec URL. Nothing is created before the first write.
+
+    Raises:
+        ValueError: if there is no such file system.
+    """
 
     def __init__(self, directory: Path | str) -> None:
-        self.directory = Path(directory)
+        self.directory = locate(directory)
 
     def check_writable(self) -> None:
         """Fail now rather than after the first hour.
@@ -118,6 +122,12 @@ class Store:
             StoreError: if the directory could not be written.
         """
         probe = self.directory
+        if not local(probe):  # behind a URL, where directories need not exist
+            try:
+                now(probe)
+            except OSError as error:
+                raise StoreError(f"cannot write to '{probe}': {error.strerror or error}") from error
+            return
         while not probe.exists() and probe != probe.parent:
             probe = probe.parent
         if not probe.is_dir():
@@ -224,10 +234,10 @@ class Store:
             runs, history = (_frame([_read(path, kind) for path in paths], kind) for kind, paths in shards.items())
             runs, history = runs[~runs["seed"].isin(gone)], history[~history["seed"].isin(gone)]
             kept = self.write(runs, history) if len(runs) else ""
-        checkpoints = (self.directory / "checkpoints").glob(f"*{prefix(key)}*")
+        checkpoints = matching(self.directory / "checkpoints", f"*{prefix(key)}*")
         for path in (*shards["runs"], *shards["history"], *checkpoints):
             if path.name != kept:
-                path.unlink(missing_ok=True)
+                remove(path)
 
     def write_plan(self, content: dict[str, Any]) -> None:
         """Say what the last command set out to do here, for whoever watches.
@@ -267,7 +277,7 @@ class Store:
             merged = self.write(runs, history)
             for path in (*old["runs"], *old["history"]):
                 if path.name != merged:
-                    path.unlink(missing_ok=True)
+                    remove(path)
 
     def checkpoint(self, key: CellKey, seeds: Sequence[int]) -> Path:
         """Where an unfinished task of these seeds is kept."""
@@ -275,7 +285,7 @@ class Store:
 
     def files(self, kind: Kind) -> list[Path]:
         """Every shard."""
-        return sorted((self.directory / kind).glob("*.parquet"))
+        return matching(self.directory / kind, "*.parquet")
 
     def damaged(self) -> list[tuple[str, str]]:
         """Files that cannot be read whole, or are not ours, each with what is wrong."""
@@ -302,13 +312,13 @@ class Store:
         return _frame(tables, kind, repeats)
 
     def _shards(self, kind: Kind, key: CellKey) -> list[Path]:
-        return sorted((self.directory / kind).glob(_pattern(key)))
+        return matching(self.directory / kind, _pattern(key))
 
     def _read_all(self, kind: Kind, pattern: str, columns: list[str] | None = None) -> list[pa.Table]:
         """Every shard of a pattern. They are listed anew when one vanishes: another process is merging them."""
         for _ in range(MERGES):
             try:
-                return [_read(path, kind, columns) for path in sorted((self.directory / kind).glob(pattern))]
+                return [_read(path, kind, columns) for path in matching(self.directory / kind, pattern)]
             except FileNotFoundError as error:
                 vanished = error
         raise StoreError(f"cannot read '{self.directory / kind}': {vanished}")
@@ -320,7 +330,7 @@ def load_results(directory: str | Path, kind: Kind = "runs") -> pd.DataFrame:
     Raises:
         StoreError: if there are no results, or a file is not one of ours.
     """
-    return Store(Path(directory)).load(kind)
+    return Store(directory).load(kind)
 
 
 def _frame(tables: Sequence[pa.Table], kind: Kind, repeats: bool = False) -> pd.DataFrame:
@@ -340,7 +350,8 @@ def _read(path: Path, kind: Kind, columns: list[str] | None = None) -> pa.Table:
         FileNotFoundError: if it is gone.
     """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        source = path if local(path) else pa.BufferReader(path.read_bytes())
+        with pq.ParquetFile(source, page_checksum_verification=True) as file:
             found = file.schema_arrow
             for field in RUNS if kind == "runs" else HISTORY:
                 if field.name not in found.names:

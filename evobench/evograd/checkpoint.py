@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from evobench.atomic import write_atomically
+from evobench.files import matching, remove, remove_empty, write_atomically
 
 VARIABLE, INTERVAL = "EVOBENCH_CHECKPOINT_S", 30.0
 """Seconds between two checkpoints, at least, and the environment variable that changes them."""
@@ -86,13 +86,13 @@ class Checkpoint:
         """The batch is finished and stored."""
         with suppress(OSError):
             self._tidy()
-            self.path.unlink(missing_ok=True)
-            self.path.parent.rmdir()  # if this was the last one
+            remove(self.path)
+            remove_empty(self.path.parent)  # if this was the last one
 
     def _tidy(self) -> None:
         """Remove what a process left that was killed while it saved."""
-        for left in self.path.parent.glob(f".{self.path.name}.*.tmp"):
-            left.unlink(missing_ok=True)
+        for left in matching(self.path.parent, f".{self.path.name}.*.tmp"):
+            remove(left)
 
 
 def pack(tree: Any) -> tuple[list[Tensor], list[int]]:

@@ -1,0 +1,209 @@
+"""Files that are whole or not there, on a disk or behind any fsspec URL (`s3://bucket/results`).
+
+A `Path` of this package is either pathlib's or, for a URL, a `upath.UPath`, which behaves like one.
+What pathlib cannot say for both stands here: to write at once, to create once, to touch, to ask the time.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+::?(?://|\w)")
+"""What begins as `s3://` or, chained, as `simplecache::s3://` does."""
+
+
+def locate(place: str | Path) -> Path:
+    """The path that a text names: of this machine, or of a URL's file system.
+
+    Raises:
+        ValueError: if there is no such file system, or its package is not installed.
+    """
+    if not isinstance(place, str):
+        return place
+    if place.startswith("file://"):
+        return Path(place.removeprefix("file://"))
+    if not URL.match(place):
+        return Path(place)
+    from upath import UPath
+
+    try:
+        path = UPath(place, use_listings_cache=False)  # other processes write there, too
+        _ = path.fs
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"cannot use '{place}': {str(error).rstrip('.')}") from error
+    return cast(Path, path)
+
+
+def local(path: Path) -> bool:
+    """Whether it is a path of this machine, not one behind a URL."""
+    return isinstance(path, Path)
+
+
+def write_atomically(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+    """Write beside `path`, sync, rename, sync the directory; behind a URL as far as its file system goes.
+
+    Args:
+        fill: writes the content to the open file.
+
+    Raises:
+        OSError: if the file system refuses (read-only, full).
+    """
+    hidden = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not local(path):
+            buffer = io.BytesIO()
+            fill(buffer)
+            with _as_os_error(path):
+                hidden.write_bytes(buffer.getvalue())
+                hidden.rename(path)
+            return
+        with hidden.open("wb") as file:
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+        hidden.replace(path)
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    finally:
+        with suppress(OSError):  # not there any more, unless something went wrong
+            remove(hidden)
+
+
+def create(path: Path, content: bytes) -> bool:
+    """Write a file that is not there yet. Of several processes that try, one succeeds.
+
+    Returns:
+        False if it is there already.
+
+    Raises:
+        OSError: if the file system refuses, or cannot promise this.
+    """
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if not local(path):
+                with _as_os_error(path):
+                    _remote(path).pipe_file(_key(path), content, mode="create")
+                return True
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            return False
+        except FileNotFoundError:  # somebody has removed the directory, which was empty: once more
+            continue
+        with os.fdopen(descriptor, "wb") as file, suppress(OSError):  # its name alone says something
+            file.write(content)
+        return True
+
+
+def touch(path: Path, content: bytes) -> None:
+    """Make a file that is there, with this content, as young as one written now.
+
+    Raises:
+        OSError: if it is gone, or the file system refuses.
+    """
+    if local(path):
+        os.utime(path)
+        return
+    with _as_os_error(path):
+        if not path.exists():
+            raise FileNotFoundError(str(path))
+        _remote(path).pipe_file(_key(path), content)
+
+
+def dated(path: Path) -> tuple[bytes, float]:
+    """The content of a file, and when it was written (seconds, by its file system's clock).
+
+    Raises:
+        OSError: if it is gone, or cannot be read.
+    """
+    if local(path):
+        with path.open("rb") as file:  # opened: its age is asked of the server anew
+            return file.read(), os.fstat(file.fileno()).st_mtime
+    with _as_os_error(path):
+        modified = _remote(path).modified(_key(path))
+        return path.read_bytes(), modified.replace(tzinfo=modified.tzinfo or UTC).timestamp()
+
+
+def now(directory: Path) -> float:
+    """The time by the clock that stamps the files of a directory, which may not be this machine's (seconds).
+
+    Raises:
+        OSError: if nothing can be written there.
+    """
+    probe = directory / f".clock-{secrets.token_hex(8)}"
+    try:
+        if local(directory):
+            with probe.open("w") as file:
+                return os.fstat(file.fileno()).st_mtime
+        with _as_os_error(probe):
+            probe.write_bytes(b"")
+        return dated(probe)[1]
+    finally:
+        with suppress(OSError):
+            remove(probe)
+
+
+def matching(directory: Path, pattern: str) -> list[Path]:
+    """The files of a directory whose names match, in order; none if there is no directory.
+
+    Raises:
+        OSError: if the file system refuses.
+    """
+    with _as_os_error(directory):
+        return sorted(directory.glob(pattern))
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if it is there.
+
+    Raises:
+        OSError: if the file system refuses.
+    """
+    with _as_os_error(path):
+        path.unlink(missing_ok=True)
+
+
+def remove_empty(directory: Path) -> None:
+    """Remove a directory if there is nothing in it; behind a URL nothing needs to be removed.
+
+    Raises:
+        OSError: if there is something in it.
+    """
+    if local(directory):
+        directory.rmdir()
+
+
+@contextmanager
+def _as_os_error(path: Path) -> Iterator[None]:
+    """What a URL's file system raises of its own (no credentials, no network) becomes an OSError."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        if local(path):
+            raise
+        raise OSError(errno.EIO, f"{type(error).__name__}: {error}", str(path)) from error
+
+
+def _remote(path: Any) -> Any:
+    """The fsspec file system of a path behind a URL."""
+    return path.fs
+
+
+def _key(path: Any) -> str:
+    """What that file system calls it."""
+    return str(path.path)
