@@ -156,6 +156,18 @@ def now(directory: Path) -> float:
             remove(probe)
 
 
+def nearest(path: Path) -> Path:
+    """The path itself or, where there is nothing yet, the nearest directory above it that is there.
+
+    Raises:
+        OSError: if the file system refuses.
+    """
+    with _as_os_error(path):
+        while not path.exists() and path != path.parent:
+            path = path.parent
+    return path
+
+
 def matching(directory: Path, pattern: str) -> list[Path]:
     """The files of a directory whose names match, in order; none if there is no directory.
 

@@ -24,7 +24,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from evobench.files import local, locate, matching, now, remove, write_atomically
+from evobench.files import local, locate, matching, nearest, now, remove, write_atomically
 
 RUNS = pa.schema(
     {
@@ -121,15 +121,13 @@ class Store:
         Raises:
             StoreError: if the directory could not be written.
         """
-        probe = self.directory
-        if not local(probe):  # behind a URL, where directories need not exist
-            try:
+        try:
+            probe = nearest(self.directory)
+            if not local(probe):
                 now(probe)
-            except OSError as error:
-                raise StoreError(f"cannot write to '{probe}': {error.strerror or error}") from error
-            return
-        while not probe.exists() and probe != probe.parent:
-            probe = probe.parent
+                return
+        except OSError as error:
+            raise StoreError(f"cannot write to '{self.directory}': {error.strerror or error}") from error
         if not probe.is_dir():
             raise StoreError(f"cannot write to '{self.directory}': '{probe}' is not a directory")
         try:  # by writing: permissions say yes to root on a file system that says no
