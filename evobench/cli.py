@@ -1,7 +1,7 @@
 """The `evobench` command: reads flags, calls the package, shows what comes back.
 
-Only Typer is imported on top, so that `--help` answers at once; torch, pandas and pymoo come with the
-command that needs them.
+Only Typer and `files` are imported on top, so that `--help` answers at once; torch, pandas and pymoo come
+with the command that needs them.
 """
 
 from __future__ import annotations

@@ -12,18 +12,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evobench.files import matching, remove, remove_empty, write_atomically
+from evobench.files import dated, matching, remove, remove_empty, write_atomically
 from evobench.store import CellKey, StoreError, stem
 
 
 class Failed(NamedTuple):
-    """One record as it is found: whose, why, and when it was written (nanoseconds)."""
+    """One record as it is found: whose, why, and when it was written (seconds)."""
 
     path: Path
     key: CellKey
     seeds: tuple[int, ...]
     reason: str
-    written: int
+    written: float
 
 
 class Failures:
@@ -61,7 +61,7 @@ class Failures:
         """Every record. One that cannot be read has no seeds, and says so as its reason."""
         for path in matching(self.directory, "*.json"):
             with suppress(FileNotFoundError):
-                written, text = path.stat().st_mtime_ns, path.read_bytes()
+                text, written = dated(path)
                 try:
                     content = json.loads(text)
                     key = (content["algo"], content["fn"], int(content["dim"]), content["settings_hash"])

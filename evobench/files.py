@@ -11,14 +11,37 @@ import io
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC
+from functools import wraps
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar, cast
 
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+::?(?://|\w)")
+URL = re.compile(r"(?:[\w+.-]+::)*[A-Za-z][\w+.-]+://")
 """What begins as `s3://` or, chained, as `simplecache::s3://` does."""
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def _in_os_errors(
+    function: Callable[Concatenate[Path, Parameters], Result],
+) -> Callable[Concatenate[Path, Parameters], Result]:
+    """What a URL's file system raises of its own (no credentials, no network) becomes an OSError."""
+
+    @wraps(function)
+    def wrapped(path: Path, /, *args: Parameters.args, **more: Parameters.kwargs) -> Result:
+        try:
+            return function(path, *args, **more)
+        except OSError:
+            raise
+        except Exception as error:
+            if local(path):
+                raise
+            raise OSError(errno.EIO, f"{type(error).__name__}: {error}", str(path)) from error
+
+    return wrapped
 
 
 def locate(place: str | Path) -> Path:
@@ -57,16 +80,13 @@ def write_atomically(path: Path, fill: Callable[[BinaryIO], object]) -> None:
     Raises:
         OSError: if the file system refuses (read-only, full).
     """
-    hidden = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    if not local(path):
+        buffer = io.BytesIO()
+        fill(buffer)
+        return _put(path, buffer.getvalue())
+    hidden = _hidden(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not local(path):
-            buffer = io.BytesIO()
-            fill(buffer)
-            with _as_os_error(path):
-                hidden.write_bytes(buffer.getvalue())
-                hidden.rename(path)
-            return
         with hidden.open("wb") as file:
             fill(file)
             file.flush()
@@ -82,6 +102,25 @@ def write_atomically(path: Path, fill: Callable[[BinaryIO], object]) -> None:
             remove(hidden)
 
 
+@_in_os_errors
+def _put(path: Path, content: bytes) -> None:
+    """`write_atomically` behind a URL."""
+    hidden = _hidden(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        hidden.write_bytes(content)
+        hidden.rename(path)
+    finally:
+        with suppress(OSError):
+            remove(hidden)
+
+
+def _hidden(path: Path) -> Path:
+    """Where a file is written before it gets its name."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+@_in_os_errors
 def create(path: Path, content: bytes) -> bool:
     """Write a file that is not there yet. Of several processes that try, one succeeds.
 
@@ -95,8 +134,7 @@ def create(path: Path, content: bytes) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             if not local(path):
-                with _as_os_error(path):
-                    _remote(path).pipe_file(_key(path), content, mode="create")
+                _remote(path).pipe_file(_key(path), content, mode="create")
                 return True
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
@@ -108,6 +146,7 @@ def create(path: Path, content: bytes) -> bool:
         return True
 
 
+@_in_os_errors
 def touch(path: Path, content: bytes) -> None:
     """Make a file that is there, with this content, as young as one written now.
 
@@ -116,13 +155,13 @@ def touch(path: Path, content: bytes) -> None:
     """
     if local(path):
         os.utime(path)
-        return
-    with _as_os_error(path):
-        if not path.exists():
-            raise FileNotFoundError(str(path))
+    elif path.exists():
         _remote(path).pipe_file(_key(path), content)
+    else:
+        raise FileNotFoundError(str(path))
 
 
+@_in_os_errors
 def dated(path: Path) -> tuple[bytes, float]:
     """The content of a file, and when it was written (seconds, by its file system's clock).
 
@@ -132,11 +171,11 @@ def dated(path: Path) -> tuple[bytes, float]:
     if local(path):
         with path.open("rb") as file:  # opened: its age is asked of the server anew
             return file.read(), os.fstat(file.fileno()).st_mtime
-    with _as_os_error(path):
-        modified = _remote(path).modified(_key(path))
-        return path.read_bytes(), modified.replace(tzinfo=modified.tzinfo or UTC).timestamp()
+    modified = _remote(path).modified(_key(path))
+    return path.read_bytes(), modified.replace(tzinfo=modified.tzinfo or UTC).timestamp()
 
 
+@_in_os_errors
 def now(directory: Path) -> float:
     """The time by the clock that stamps the files of a directory, which may not be this machine's (seconds).
 
@@ -148,44 +187,43 @@ def now(directory: Path) -> float:
         if local(directory):
             with probe.open("w") as file:
                 return os.fstat(file.fileno()).st_mtime
-        with _as_os_error(probe):
-            probe.write_bytes(b"")
+        probe.write_bytes(b"")
         return dated(probe)[1]
     finally:
         with suppress(OSError):
             remove(probe)
 
 
+@_in_os_errors
 def nearest(path: Path) -> Path:
     """The path itself or, where there is nothing yet, the nearest directory above it that is there.
 
     Raises:
         OSError: if the file system refuses.
     """
-    with _as_os_error(path):
-        while not path.exists() and path != path.parent:
-            path = path.parent
+    while not path.exists() and path != path.parent:
+        path = path.parent
     return path
 
 
+@_in_os_errors
 def matching(directory: Path, pattern: str) -> list[Path]:
     """The files of a directory whose names match, in order; none if there is no directory.
 
     Raises:
         OSError: if the file system refuses.
     """
-    with _as_os_error(directory):
-        return sorted(directory.glob(pattern))
+    return sorted(directory.glob(pattern))
 
 
+@_in_os_errors
 def remove(path: Path) -> None:
     """Remove a file, if it is there.
 
     Raises:
         OSError: if the file system refuses.
     """
-    with _as_os_error(path):
-        path.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 def remove_empty(directory: Path) -> None:
@@ -196,19 +234,6 @@ def remove_empty(directory: Path) -> None:
     """
     if local(directory):
         directory.rmdir()
-
-
-@contextmanager
-def _as_os_error(path: Path) -> Iterator[None]:
-    """What a URL's file system raises of its own (no credentials, no network) becomes an OSError."""
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        if local(path):
-            raise
-        raise OSError(errno.EIO, f"{type(error).__name__}: {error}", str(path)) from error
 
 
 def _remote(path: Any) -> Any:

@@ -110,7 +110,7 @@ class Leases:
                 return False
             turn = max((lease.turn for lease in leases if lease.stem == name), default=-1) + 1
             path = self.directory / f"{name}.{turn}.json"
-            if not create(path, self._content(seeds)):
+            if not create(path, self._text(seeds)):
                 return False
         except OSError:
             return True
@@ -137,7 +137,7 @@ class Leases:
         except OSError:
             return []
 
-    def _content(self, seeds: Sequence[int]) -> bytes:
+    def _text(self, seeds: Sequence[int]) -> bytes:
         return json.dumps({"owner": self.owner, "seeds": list(seeds)}).encode()
 
     def _taken(self, leases: Iterable[Lease], key: CellKey, seeds: Sequence[int]) -> bool:
@@ -166,7 +166,7 @@ class Leases:
         while not self.ending.wait(BEAT):
             for (_, seeds), path in list(self.mine.items()):
                 with suppress(OSError):  # taken over: this process was asleep, say
-                    touch(path, self._content(seeds))
+                    touch(path, self._text(seeds))
 
 
 def _content(text: bytes) -> tuple[Owner | None, frozenset[int] | None]:

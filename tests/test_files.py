@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from evobench.experiment import Experiment, make_experiment
+from evobench.failures import Failures
 from evobench.files import create, dated, locate, matching, now, remove, remove_empty, touch, write_atomically
 from evobench.leases import LIMIT, Leases
 from evobench.runner import run_experiment
@@ -40,6 +41,8 @@ def test_locate():
     assert locate("file:///tmp/x") == Path("/tmp/x")
     assert isinstance(locate("file:///tmp/x"), Path)
     assert locate(Path("a")) == Path("a")
+    assert locate("sweep:2") == Path("sweep:2"), "a name with a colon is no URL"
+    assert str(locate("simplecache::memory://box/x")).endswith("box/x")
     remote = locate("memory://box/x")
     assert not isinstance(remote, Path)
     assert str(remote / "runs") == "memory://box/x/runs"
@@ -68,7 +71,7 @@ def test_one_of_many_creates(place):
 
 def test_one_clock(place):
     path = place / "file"
-    before = now(locate(place)) if place.exists() else 0.0
+    before = now(place) if place.exists() else 0.0
     create(path, b"x")
     content, written = dated(path)
     assert content == b"x"
@@ -112,6 +115,19 @@ def test_a_damaged_file_is_set_aside(url):
     assert [file.name for file in path.parent.glob("*.corrupt")] == [f"{path.name}.corrupt"]
 
 
+def test_a_failure_is_recorded(url):
+    failures = Failures(locate(url))
+    key = ("ga", "ackley", 2, "0" * 12)
+    failures.add(key, [1, 2], "ValueError: no")
+    (failed,) = failures.all()
+    failures.add(key, [1, 2], "ValueError: no")
+    (again,) = failures.all()
+    assert again.written > failed.written > 0, "another process must be able to tell an old record from a new one"
+    assert (failed.key, failed.seeds, failed.reason) == (key, (1, 2), "ValueError: no")
+    failures.forget(key, [1, 2])
+    assert not list(failures.all())
+
+
 def test_a_lease_keeps_others_out(url, monkeypatch):
     key, seeds = ("ga", "ackley", 2, "0" * 12), (0, 1)
     directory = locate(url)
@@ -124,7 +140,6 @@ def test_a_lease_keeps_others_out(url, monkeypatch):
 
 
 SHARED = """
-import sys
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
