@@ -48,7 +48,7 @@ def to_targets(history: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """
     names, f_opt = stats.labels(runs), stats.optima(runs)
     rows = [
-        {**cell._asdict(), "label": names[cell], "target": target, **_running_time(points, f_opt[cell[:2]] + target)}
+        {**cell._asdict(), "label": names[cell], "target": target, **running_time(points, f_opt[cell[:2]] + target)}
         for cell, points in stats.split_history(history, runs).items()
         if cell[:2] in f_opt
         for target in SUCCESS_TARGETS.values()
@@ -57,7 +57,7 @@ def to_targets(history: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*Cell._fields, "label", "target", *columns])
 
 
-def _running_time(points: pd.DataFrame, value: float) -> dict[str, float]:
+def running_time(points: pd.DataFrame, value: float) -> dict[str, float]:
     """The columns of `to_targets` for one cell and the objective's value at a target."""
     reached = hits(points, value)
     spent = np.where(np.isfinite(reached), reached, _ends(points))
