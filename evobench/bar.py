@@ -29,7 +29,6 @@ from numpy import ndarray
 from evobench import runtimes, stats
 from evobench.claims import LARGE, PROBLEMS, Evidence, Finding, Source, decided, holm, median
 from evobench.stats import TIE
-from evobench.store import CELL
 
 Verdict = Literal["reached", "not reached", "evidence missing"]
 Outcome = Literal["better", "slightly better", "worse", "no difference", "open"]
@@ -142,8 +141,11 @@ class _Field:
         self.sides: dict[tuple[str, str, int], Side | None] = {}
 
     @cached_property
-    def histories(self) -> dict[tuple[object, ...], pd.DataFrame]:
-        return {tuple(key): points for key, points in self.source.history.groupby(CELL)}
+    def solving(self) -> tuple[dict[stats.Cell, pd.DataFrame], dict[tuple[str, int], float]]:
+        """The histories of all cells in which a run solves the problem, and these problems' optima."""
+        cells = [rows for settings in self.source.cells.values() for rows in settings]
+        runs = pd.concat([rows for rows in cells if (stats.final_gaps(rows) <= TIE).any()])
+        return stats.split_history(self.source.history, runs), stats.optima(runs)
 
     def side(self, algo: str, fn: str, dim: int) -> Side | None:
         """A complete cell; None, and noted, if runs are missing."""
@@ -154,10 +156,11 @@ class _Field:
         return self.sides[algo, fn, dim]
 
     def _timed(self, algo: str, rows: pd.DataFrame) -> Side:
-        if not (stats.final_gaps(rows) <= TIE).any():  # no optimum known, or none found
+        if not (stats.final_gaps(rows) <= TIE).any():  # the optimum is not known, or not found
             return Side(algo, rows, np.full(len(rows), np.inf), math.inf)
-        ((cell, points),) = stats.split_history(self.histories[tuple(rows.iloc[0][CELL])], rows).items()
-        target = stats.optima(rows)[cell.fn, cell.dim] + TIE
+        histories, optima = self.solving
+        cell = stats.Cell._make(rows.iloc[0][list(stats.Cell._fields)])
+        points, target = histories[cell], optima[cell.fn, cell.dim] + TIE
         costs = runtimes.hits(points, target)
         return Side(algo, rows, costs, float(runtimes.ert(costs, runtimes.ends(points))))
 
