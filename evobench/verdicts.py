@@ -214,7 +214,7 @@ def _record(judgement: Judgement) -> dict[str, Any]:
 def _bar_record(own: Bar) -> dict[str, Any]:
     """As a claim's, but for what makes a claim the paper's."""
     rows = [
-        {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
+        {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
         for row in (contest._asdict() for contest in own.contests)
     ]
     found = {**(_finding(own.finding) or {}), "best": own.best, "ranks": own.ranks, "contests": rows}

@@ -327,3 +327,12 @@ def test_json_is_strict_and_has_every_contest(shown: Bar) -> None:
     assert set(contests[0]) == set(Contest._fields)
     assert [one["outcome"] for one in contests] == [one.outcome for one in shown.contests]
     assert record["fair"]["best"] == shown.best
+
+
+def test_runs_that_are_not_finite_fit_into_json(tmp_path: Path) -> None:
+    write(tmp_path, {("ga_guarded", "ackley", 30): unsolved(1.0), ("ga_plain", "ackley", 30): (NEVER, NEVER)})
+    own = judge(tmp_path)
+    (record,) = json.loads(verdicts.render([], "json", own), parse_constant=pytest.fail)
+    first = record["fair"]["contests"][0]
+    assert (first["second_value"], first["outcome"]) == (None, "better")
+    assert " inf " in verdicts.render([], "table", own)
