@@ -19,7 +19,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import mannwhitneyu
 
 from evobench import stats
 from evobench.runtimes import wilson
@@ -185,7 +184,7 @@ class Evidence:
         p = [None if test is None else test.p for test in tested]
         outcomes: list[str | None] = []
         for (where, what, *_), test, significant, corrected in zip(
-            pairs, tested, decided(p), _holm(p, missing=1.0), strict=True
+            pairs, tested, decided(p), holm(p, missing=1.0), strict=True
         ):
             if test is None:
                 outcomes.append(None)
@@ -194,28 +193,17 @@ class Evidence:
             outcome = None if significant is None else direction if significant else "no difference"
             outcomes.append(outcome)
             self.finding.effects.append(
-                Effect(where, f"A12, {what}", f"{test.runs}", *test.effect, p=corrected, says=outcome or "open")
+                Effect(where, f"A12, {what}", f"{SEEDS}:{SEEDS}", *test[2:], p=corrected, says=outcome or "open")
             )
         return outcomes
 
 
-class _Test(NamedTuple):
-    p: float
-    lead: float
-    effect: tuple[float, float, float]
-    runs: str
+def _test(first: pd.DataFrame, second: pd.DataFrame) -> stats.Difference:
+    """As `stats.compare` tests a pair."""
+    return stats.difference(*stats.comparable(first, second), stats.share_noise(first, second))
 
 
-def _test(first: pd.DataFrame, second: pd.DataFrame) -> _Test:
-    """As `stats.compare` tests a pair: by Wilcoxon where noise is shared, else Mann-Whitney."""
-    a, b = stats.comparable(first, second)
-    effect = stats.a12(a, b)
-    paired = stats.share_noise(first, second)
-    p, lead = stats.signed_rank(a, b) if paired else (float(mannwhitneyu(a, b).pvalue), effect - 0.5)
-    return _Test(p, lead, (effect, *stats.a12_interval(a, b)), f"{len(a)}:{len(b)}")
-
-
-def _holm(p: Sequence[float | None], missing: float) -> list[float]:
+def holm(p: Sequence[float | None], missing: float) -> list[float]:
     """Corrected values, tests that are missing taken to have had this one."""
     return [float(q) for q in stats.holm(np.array([missing if value is None else value for value in p], dtype=float))]
 
@@ -225,7 +213,7 @@ def decided(p: Sequence[float | None]) -> list[bool | None]:
 
     A test is corrected hardest if all missing ones turn out 1, and least if they turn out 0.
     """
-    hardest, least = _holm(p, missing=1.0), _holm(p, missing=0.0)
+    hardest, least = holm(p, missing=1.0), holm(p, missing=0.0)
     return [
         None if value is None else True if hard < ALPHA else False if easy >= ALPHA else None
         for value, hard, easy in zip(p, hardest, least, strict=True)
@@ -236,7 +224,7 @@ def _is(outcomes: Sequence[str | None], wanted: str) -> list[bool | None]:
     return [None if outcome is None else outcome == wanted for outcome in outcomes]
 
 
-def _median(rows: pd.DataFrame) -> float:
+def median(rows: pd.DataFrame) -> float:
     """The median gap, floored at `TIE`, or the median value where the optimum is unknown."""
     values = np.maximum(stats.final_gaps(rows), TIE) if stats.optimum_known(rows) else stats.final_values(rows)
     return stats.quantile(values, 0.5)
@@ -250,14 +238,14 @@ def _leads(evidence: Evidence) -> None:
     lowest: list[bool | None] = []
     for fn, dim in PROBLEMS:
         cells = {algo: rows for algo in ALGORITHMS if (rows := evidence.cell(algo, fn, dim)) is not None}
-        medians = {algo: _median(rows) for algo, rows in cells.items()}
+        medians = {algo: median(rows) for algo, rows in cells.items()}
         if "cmaes_diff" not in medians:
             lowest.append(None)
             continue
         winner = min(medians, key=lambda algo: medians[algo])
         if medians[winner] < medians["cmaes_diff"]:
             lowest.append(False)
-            effect = _test(cells["cmaes_diff"], cells[winner]).effect
+            effect = _test(cells["cmaes_diff"], cells[winner])[2:]
             what = f"A12, cmaes_diff vs {winner}"
             evidence.finding.effects.append(
                 Effect(stats.problem_title(fn, dim), what, f"{SEEDS}:{SEEDS}", *effect, says="not lowest")
@@ -276,7 +264,7 @@ def _follows(evidence: Evidence) -> None:
     cells = [[evidence.cell(algo, fn, dim) for algo in ALGORITHMS] for fn, dim in PROBLEMS]
     complete = [[rows for rows in row if rows is not None] for row in cells]
     if all(len(row) == len(ALGORITHMS) for row in complete):
-        medians = pd.DataFrame([[_median(rows) for rows in row] for row in complete], columns=ALGORITHMS)
+        medians = pd.DataFrame([[median(rows) for rows in row] for row in complete], columns=ALGORITHMS)
         ranks = medians.rank(axis="columns").mean().sort_values()
         place = int((ranks < ranks["pso_diff"]).sum()) + 1
         order = ", ".join(f"{algo} {rank:.2f}" for algo, rank in ranks.items())

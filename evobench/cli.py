@@ -548,21 +548,24 @@ def claims(
     one: reproduced, reproduced only under the paper's protocol, not reproduced, not testable, or
     evidence missing (with the command that computes it).
 
+    Then G, which is not the paper's: whether this project's own `_guarded` algorithms beat the
+    same programs without a gradient, pymoo and gradients alone (fair protocol).
+
     \b
     Examples:
       evobench claims
       evobench claims --format markdown > claims.md
     """
-    from evobench import verdicts
+    from evobench import bar, verdicts
     from evobench.claims import judge
 
     if not results.is_dir():
         raise ValueError(f"bad --results '{results}': it is no directory")
-    judgements = judge(results)
+    judgements, own = judge(results), bar.judge(results)
     if form == "table" and sys.stdout.isatty():
-        _console().print(verdicts.terminal(judgements))
+        _console().print(verdicts.terminal(judgements, own))
     else:
-        typer.echo(verdicts.render(judgements, form), nl=False)
+        typer.echo(verdicts.render(judgements, form, own), nl=False)
 
 
 @app.command()

@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 import evobench
-from evobench import figures, stats, tables, verdicts
+from evobench import bar, figures, stats, tables, verdicts
 from evobench.claims import SEEDS, judge
 from evobench.files import write_atomically
 from evobench.store import Store, StoreError
@@ -159,7 +159,7 @@ def build(results: Path) -> str:
     if (results / "runs").is_dir():
         raise ValueError(f"'{results}' is one experiment: give the directory of all, '{results.parent}'")
     experiments = {name: Experiment(results, name, title) for name, title in EXPERIMENTS.items()}
-    judgements = judge(results)
+    judgements, own = judge(results), bar.judge(results)
     paper, fair, large, wine = experiments.values()
     figure1 = [paper, fair]
     sections: list[tuple[str, str, str, list[Picture]]] = [
@@ -225,6 +225,9 @@ def build(results: Path) -> str:
         tally=Counter(judgement.verdict for judgement in judgements),
         judgements=judgements,
         verdicts=verdicts,
+        bar=bar,
+        own=own,
+        overview=[*map(verdicts.overview, judgements), verdicts.bar_overview(own)],
         sections=sections,
         experiments=list(experiments.values()),
         tables=[(one, _tables(one)) for one in experiments.values()],

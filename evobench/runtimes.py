@@ -59,13 +59,10 @@ def to_targets(history: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 def _running_time(points: pd.DataFrame, value: float) -> dict[str, float]:
     """The columns of `to_targets` for one cell and the objective's value at a target."""
-    reached = hits(points, value)
-    spent = np.where(np.isfinite(reached), reached, _ends(points))
+    reached, spent = hits(points, value), ends(points)
     successes = int(np.isfinite(reached).sum())
     samples = stats.drawn(len(spent))
-    with np.errstate(divide="ignore"):
-        estimates = spent[samples].sum(1) / np.isfinite(reached)[samples].sum(1)
-    low, high = stats.interval(estimates)
+    low, high = stats.interval(ert(reached[samples], spent[samples]))
     rate_low, rate_high = wilson(successes, len(spent))
     return {
         "n": len(spent),
@@ -73,7 +70,7 @@ def _running_time(points: pd.DataFrame, value: float) -> dict[str, float]:
         "rate": successes / len(spent),
         "rate_low": rate_low,
         "rate_high": rate_high,
-        "ert": float(spent.sum()) / successes if successes else math.inf,
+        "ert": float(ert(reached, spent)),
         "ert_low": low,
         "ert_high": high,
     }
@@ -88,9 +85,16 @@ def hits(points: pd.DataFrame, value: float | pd.Series) -> Float[ndarray, " run
     return within.groupby("seed")["evals"].min().reindex(np.unique(points["seed"]), fill_value=np.inf).to_numpy()
 
 
-def _ends(points: pd.DataFrame) -> Float[ndarray, " runs"]:
+def ends(points: pd.DataFrame) -> Float[ndarray, " runs"]:
     """What each run of a cell spent, by seed: a history has its last evaluation."""
     return points.groupby("seed")["evals"].max().to_numpy(dtype=float)
+
+
+def ert(reached: Float[ndarray, "*samples runs"], spent: Float[ndarray, "*samples runs"]) -> Float[ndarray, "*samples"]:
+    """The expected running time, of runs that reached a target at these costs (see `hits`) and ended at those."""
+    hit = np.isfinite(reached)
+    with np.errstate(divide="ignore"):
+        return np.where(hit, reached, spent).sum(-1) / hit.sum(-1)
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:

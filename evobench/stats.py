@@ -336,23 +336,44 @@ def _is_pair(first: str, second: str) -> bool:
 
 def _contrast(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, float | str]:
     a, b = comparable(first, second)
-    effect = a12(a, b)
-    low, high = a12_interval(a, b)
     paired = share_noise(first, second)
-    p, lead = signed_rank(a, b) if paired else (float(mannwhitneyu(a, b).pvalue), effect - 0.5)
+    found = difference(a, b, paired)
     return {
         "n_first": len(a),
         "n_second": len(b),
         "median_first": quantile(final_values(first), 0.5),
         "median_second": quantile(final_values(second), 0.5),
         "test": "Wilcoxon" if paired else "Mann-Whitney",
-        "p": p,
-        "a12": effect,
-        "a12_low": low,
-        "a12_high": high,
-        "magnitude": magnitude(effect),
-        "verdict": "better" if lead > 0 else "worse",
+        "p": found.p,
+        "a12": found.a12,
+        "a12_low": found.low,
+        "a12_high": found.high,
+        "magnitude": magnitude(found.a12),
+        "verdict": "better" if found.lead > 0 else "worse",
     }
+
+
+class Difference(NamedTuple):
+    """How two samples differ.
+
+    Attributes:
+        p: two-sided, uncorrected.
+        lead: positive where the first tends to be lower, by the test's own measure.
+        a12, low, high: the effect and its 95% interval.
+    """
+
+    p: float
+    lead: float
+    a12: float
+    low: float
+    high: float
+
+
+def difference(first: Float[ndarray, " m"], second: Float[ndarray, " n"], paired: bool) -> Difference:
+    """Test two samples, by Wilcoxon's signed ranks where they are pairs, else by Mann-Whitney's U."""
+    effect = a12(first, second)
+    p, lead = signed_rank(first, second) if paired else (float(mannwhitneyu(first, second).pvalue), effect - 0.5)
+    return Difference(p, lead, effect, *a12_interval(first, second))
 
 
 def share_noise(first: pd.DataFrame, second: pd.DataFrame) -> bool:

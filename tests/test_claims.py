@@ -40,8 +40,16 @@ def write(results: Path, name: str, cells: Cells, protocol: str = "paper", seeds
         cell = {"algo": algo, "fn": fn, "dim": dim, "settings_hash": f"{algo}{columns.get('init', '')}"[:12]}
         gap = {"gap": np.nan} if fn == "michalewicz" else {"gap": best}
         rows.append(pd.DataFrame({**cell, "seed": range(seeds), "best_f": best, **gap}))
-    runs = pd.concat(rows, ignore_index=True)
-    common = {"protocol": protocol, "budget": 1000, "wall_s": 3.0, "batch_size": 30, "init": "uniform", **columns}
+    runs = whole(pd.concat(rows, ignore_index=True), protocol=protocol, **columns)
+    identity = runs[["algo", "fn", "dim", "seed", "settings_hash"]]
+    points = [(100.0, runs["best_f"] + 9), (500.0, runs["best_f"]), (1000.0, runs["best_f"])]
+    history = pd.concat([identity.assign(evals=evals, best_f=best) for evals, best in points], ignore_index=True)
+    Store(results / name).write(runs, history)
+
+
+def whole(runs: pd.DataFrame, **columns: Any) -> pd.DataFrame:
+    """The runs with every column of a store's."""
+    common = {"budget": 1000, "wall_s": 3.0, "batch_size": 30, "init": "uniform", **columns}
     runs = runs.assign(**common)
     runs.loc[~runs["algo"].str.contains("_"), ["wall_s", "batch_size"]] = [2.0, 1]
     for field in RUNS:
@@ -49,10 +57,7 @@ def write(results: Path, name: str, cells: Cells, protocol: str = "paper", seeds
             runs[field.name] = (
                 [[0.0]] * len(runs) if field.name == "best_x" else 0 if "int" in str(field.type) else None
             )
-    identity = runs[["algo", "fn", "dim", "seed", "settings_hash"]]
-    points = [(100.0, runs["best_f"] + 9), (500.0, runs["best_f"]), (1000.0, runs["best_f"])]
-    history = pd.concat([identity.assign(evals=evals, best_f=best) for evals, best in points], ignore_index=True)
-    Store(results / name).write(runs, history)
+    return runs
 
 
 def judged(results: Path, claim: str) -> Judgement:

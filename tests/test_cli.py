@@ -365,6 +365,7 @@ def test_claims_in_every_format(place: Path) -> None:
         assert result.exit_code == 0
         assert "evidence missing" in result.stdout
         assert "evobench run configs/figure2.yaml" in " ".join(result.stdout.split())
+        assert "guarded gradients beat" in result.stdout
     assert call("claims").stdout == shown["table"].stdout
     assert max(map(len, shown["table"].stdout.splitlines())) <= 100
     refuse(call("claims --results nowhere"), "'nowhere'", "directory")

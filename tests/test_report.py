@@ -15,7 +15,7 @@ from conftest import Refused
 from test_claims import claimed, write
 from typer.testing import CliRunner
 
-from evobench import figures, report
+from evobench import bar, figures, report
 from evobench.claims import CLAIMS, judge
 from evobench.cli import app
 from evobench.store import Store, StoreError, load_results
@@ -139,6 +139,15 @@ def test_images_are_whole_and_say_what_they_show(page: Page) -> None:
     assert "Average ranks: pso_diff 1.00, ga 2.50, ga_diff 2.50" in ranks
     assert "pso_diff omega 0.68 to 0.5" in learned
     assert "gradients" not in learned
+
+
+def test_the_bar_is_there(page: Page, results: Path) -> None:
+    own = bar.judge(results)
+    assert f"G: {bar.SENTENCE}: {own.verdict}" in page.text
+    assert bar.RULE in page.text
+    assert all(part.text in page.text for part in own.finding.parts)
+    assert page.text.count("ga_guarded vs plain") == 8
+    assert {"href": "#G"} in page.all("a")
 
 
 def test_verdicts_and_rules_are_those_of_the_claims(page: Page, results: Path) -> None:
