@@ -7,6 +7,7 @@ so that processes and machines that share a directory share the work (`leases.py
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ import pandas as pd
 
 from evobench.algorithms import ALGORITHMS
 from evobench.evograd import checkpoint
+from evobench.evograd.loop import SHARED_FROM
 from evobench.executors import Executor, Here, Pool, Told
 from evobench.experiment import Cell, Experiment
 from evobench.failures import Failures
@@ -70,8 +72,13 @@ class Listener(Protocol):
         ...
 
 
-def plan(experiment: Experiment, store: Store, *, fresh: bool = False) -> Plan:
+def plan(experiment: Experiment, store: Store, *, fresh: bool = False, jobs: int = 1) -> Plan:
     """The tasks that are missing from the store.
+
+    Args:
+        fresh: whatever is stored.
+        jobs: processes that are to have work. Where there are fewer tasks, the seeds of large tensor
+            programs are shared out: processes of one thread each lose nothing by waiting for each other.
 
     Raises:
         ValueError: if a cell cannot be run, before anything is computed or written.
@@ -81,18 +88,38 @@ def plan(experiment: Experiment, store: Store, *, fresh: bool = False) -> Plan:
         if function_source(cell.fn) and ALGORITHMS[cell.algo].needs_gradient:
             check_differentiable(make_problem(cell.fn, cell.dim))
     tasks, stored = [], 0
+    share = _share(cells, experiment.seeds, jobs)
     for cell in cells:
         done = set() if fresh else store.seeds_of(cell.key)
         missing = tuple(seed for seed in experiment.seeds if seed not in done)
         stored += len(experiment.seeds) - len(missing)
-        tasks += batches(cell, missing)
+        tasks += batches(cell, missing, share)
     return Plan(cells, stored, tasks)
 
 
-def batches(cell: Cell, seeds: Sequence[int]) -> list[Task]:
-    """The tasks of these seeds: for a tensor program as many runs at once as fit into `MEMORY`."""
+def batches(cell: Cell, seeds: Sequence[int], share: int | None = None) -> list[Task]:
+    """The tasks of these seeds: for a tensor program as many runs at once as fit into `MEMORY`, for a large
+    one not more than `share`."""
     most = max(1, int(MEMORY // footprint(cell))) if ALGORITHMS[cell.algo].batched else 1
+    if share is not None and _is_large(cell):
+        most = min(most, share)
     return [Task(cell, tuple(seeds[start : start + most])) for start in range(0, len(seeds), most)]
+
+
+def _share(cells: Sequence[Cell], seeds: Sequence[int], jobs: int) -> int:
+    """Seeds of a large tensor program that make a task, so that each of `jobs` processes has one.
+
+    Two at least: a run alone costs as much as two.
+    """
+    tasks = sum(len(batches(cell, seeds)) for cell in cells)
+    idle, large = max(0, jobs - tasks), sum(_is_large(cell) for cell in cells)
+    return max(2, math.ceil(len(seeds) / (1 + math.ceil(idle / large)))) if large else len(seeds)
+
+
+def _is_large(cell: Cell) -> bool:
+    """Whether its operations are long enough to be shared by several cores."""
+    tensors = ALGORITHMS[cell.algo].batched and not cell.compile and cell.device == "cpu"
+    return tensors and cell.pop_size * cell.dim >= SHARED_FROM
 
 
 def run_experiment(
@@ -129,7 +156,8 @@ def run_experiment(
         cluster = stack.enter_context(_cluster(address, context, jobs)) if executor == "ray" else None
         damaged = store.set_aside_damaged()
         store.check_ours()
-        todo = replace(plan(experiment, store, fresh=fresh), damaged=damaged)
+        jobs = jobs or cores()
+        todo = replace(plan(experiment, store, fresh=fresh, jobs=1 if cluster else jobs), damaged=damaged)
         if fresh:
             for cell in cells:
                 store.clear(cell.key, experiment.seeds)
@@ -138,8 +166,8 @@ def run_experiment(
         if listener is not None:
             listener.started(todo)
         # As many processes as if nothing were stored: with them goes the number of threads, and a last bit.
-        everything = sum(len(batches(cell, experiment.seeds)) for cell in cells)
-        jobs = max(1, min(jobs or cores(), everything))
+        share = _share(cells, experiment.seeds, jobs)
+        jobs = min(jobs, sum(len(batches(cell, experiment.seeds, share)) for cell in cells))
         places = [(todo.tasks, cluster)] if cluster else _local(todo.tasks, context, jobs, listener)
         return _work_through(experiment, todo, store, places, listener)
 

@@ -485,6 +485,27 @@ def test_the_estimate_of_memory_at_500_dimensions():
     assert batches(200, "pso_diff") == [200]
 
 
+def test_the_seeds_of_a_large_cell_are_shared_out_where_cores_are_idle(tmp_path):
+    """Each process has a batch of its own, and what is stored does not move the borders between batches."""
+
+    def tasks(directory="nowhere", jobs=2, **content):
+        content = {"algo": "pso_plain", "fn": "ackley", "dim": 1500, "pop": 10, "seeds": 5, "budget": 30} | content
+        return [task.seeds for task in plan(make_experiment(content), Store(tmp_path / directory), jobs=jobs).tasks]
+
+    assert tasks() == [(0, 1, 2), (3, 4)]
+    assert tasks(jobs=1) == tasks(dim=1499) == tasks(compile=True) == [(0, 1, 2, 3, 4)]
+    assert tasks(jobs=9) == [(0, 1), (2, 3), (4,)]
+    assert tasks(algo="pso_plain,ga_plain", jobs=3) == [(0, 1, 2), (3, 4)] * 2
+    assert tasks(algo="pso_plain,ga_plain") == [(0, 1, 2, 3, 4)] * 2
+    content = {"algo": "pso_plain", "fn": "ackley", "dim": 1500, "pop": 10, "budget": 30}
+    run_experiment(make_experiment(content | {"seeds": "3,4"}), tmp_path / "results", jobs=1)
+    assert tasks("results") == [(0, 1, 2)]
+    run_experiment(make_experiment(content | {"seeds": 5}), tmp_path / "results", jobs=2)
+    run_experiment(make_experiment(content | {"seeds": 5}), tmp_path / "whole", jobs=1)
+    shared, whole = (load_results(tmp_path / name).sort_values("seed") for name in ("results", "whole"))
+    np.testing.assert_allclose(shared["best_f"], whole["best_f"], rtol=1e-5)
+
+
 @pytest.mark.parametrize(("stored", "jobs"), [("", 2), ("pso_plain", 2), ("pso_plain", 1)])
 def test_what_is_stored_does_not_change_how_the_rest_is_computed(stored, jobs, tmp_path, monkeypatch):
     """Two cells are a pool's, even where one is left: a process alone has more threads, and other last bits."""

@@ -59,7 +59,7 @@ Watch = Callable[[dict[str, Tensor], dict[str, Tensor]], None]
 _PROGRESS_EVERY = 0.5
 """Seconds between two looks at the device, to show progress."""
 
-_SHARED_FROM = 15_000
+SHARED_FROM = 15_000
 """Coordinates of a population from which on operations use several threads."""
 
 
@@ -403,7 +403,7 @@ def _threads_for(space: Space, few_large: bool) -> Iterator[int]:
     generation, or an objective that says so, has few, large passes to share.
     """
     before = torch.get_num_threads()
-    threads = before if few_large or space.pop * space.dim >= _SHARED_FROM else 1
+    threads = before if few_large or space.pop * space.dim >= SHARED_FROM else 1
     torch.set_num_threads(threads)
     try:
         yield threads
