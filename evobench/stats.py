@@ -53,11 +53,13 @@ PAIRS = {
     ("guarded", "pymoo"),
     ("diff", "plain"),
     ("guarded", "plain"),
+    ("diff", "released"),
     ("diff", "tpa"),
     ("guarded", "tpa"),
     *((variant, peer) for variant in ("diff", "guarded") for peer in ("pycma", "scipy", "evosax")),
 }
-"""Which variants of one family are compared: a candidate, and what it has to beat."""
+"""Which variants of one family are compared: a candidate, and what it has to beat. Besides, where an
+algorithm ran with several settings, every other is compared with the first in the order of `split`."""
 
 FAMILY = ("pair",)
 """Tests with the same kind of pair are corrected together, unless a config declares other families."""
@@ -81,6 +83,9 @@ RESAMPLES = 10_000
 
 LEVELS = (0.025, 0.975)
 """Ends of every 95% interval."""
+
+TENSORS = ("released", "diff", "plain", "guarded")
+"""The variants that are tensor programs."""
 
 CONTROL = "plain"
 """The variant whose runs share their noise with the other tensor programs of their family, seed by seed."""
@@ -134,12 +139,21 @@ def _rank(name: str, known: tuple[str, ...]) -> int:
 
 
 def split(runs: pd.DataFrame) -> dict[Cell, pd.DataFrame]:
-    """The runs of each cell, sorted by seed; cells by function, dimension, protocol, algorithm."""
+    """The runs of each cell, sorted by seed; cells by function, dimension, protocol, algorithm, settings.
+
+    Settings are ordered by the first that differs, numbers by size, words by the alphabet.
+    """
+    parts = {Cell._make(key): rows.sort_values("seed") for key, rows in runs.groupby(list(Cell._fields))}
 
     def order(cell: Cell) -> tuple[object, ...]:
-        return function_order(cell.fn), cell.dim, cell.protocol, algorithm_order(cell.algo), cell.settings_hash
+        described = _described(parts[cell].iloc[0])
+        settings = [
+            (name, not _is_number(value), value if _is_number(value) else str(value))
+            for name, value in sorted(described.items())
+        ]
+        problem = function_order(cell.fn), cell.dim, cell.protocol
+        return *problem, algorithm_order(cell.algo), settings, cell.settings_hash
 
-    parts = {Cell._make(key): rows.sort_values("seed") for key, rows in runs.groupby(list(Cell._fields))}
     return {cell: parts[cell] for cell in sorted(parts, key=order)}
 
 
@@ -282,21 +296,21 @@ def drawn(n: int) -> Int[ndarray, "resamples n"]:
 
 
 def compare(runs: pd.DataFrame, family: Sequence[str] = FAMILY) -> pd.DataFrame:
-    """Every pair of `PAIRS` that the runs hold, tested; one row per pair of cells.
+    """Every pair of `PAIRS` that the runs hold, and every pair of settings, tested; one row per pair of cells.
 
     Two cells are compared if they had the same task: function, dimension, protocol, shift and
     budget. Gaps are floored at `TIE` where both are known, so that solved runs tie; where the
     optimum is unknown `best_f` is used as it is.
 
-    Runs that share their noise seed by seed (a tensor program beside its gradient-free control,
-    same start, population and seeds) are paired: Wilcoxon's signed-rank test, ties dropped. All
-    others are independent samples: Mann-Whitney's U. Both are two-sided.
+    Runs that share their noise seed by seed (a tensor program beside its gradient-free control or
+    with other settings, same start, population and seeds) are paired: Wilcoxon's signed-rank test,
+    ties dropped. All others are independent samples: Mann-Whitney's U. Both are two-sided.
 
     Args:
         family: the columns that tests corrected together share. By default one family for each kind
             of pair, whatever its function, dimension, protocol and algorithm.
 
-    Columns: `fn dim protocol`; `pair`, such as `diff vs pymoo`; `first second`, the labels of the
+    Columns: `fn dim protocol`; `pair`, such as `diff vs pymoo`, or `settings`; `first second`, the labels of the
     cells; `n_first n_second`; `median_first median_second` of `best_f`; `test`, its `p` and
     `p_holm`, corrected within its family by Holm's procedure; `a12 a12_low a12_high`, the
     probability that a run of `first` ends lower than one of `second` and its 95% interval;
@@ -305,19 +319,23 @@ def compare(runs: pd.DataFrame, family: Sequence[str] = FAMILY) -> pd.DataFrame:
     """
     names, cells = labels(runs), split(runs)
     tasks = {cell: (*cell[:3], rows["shift"].iloc[0], rows["budget"].iloc[0]) for cell, rows in cells.items()}
+    plainest: dict[tuple[Any, ...], Cell] = {}
+    for cell, task in tasks.items():
+        plainest.setdefault((cell.algo, *task), cell)
     rows = [
         {
             "fn": first.fn,
             "dim": first.dim,
             "protocol": first.protocol,
-            "pair": f"{lineage(first.algo)[1]} vs {lineage(second.algo)[1]}",
+            "pair": pair,
             "first": names[first],
             "second": names[second],
             **_contrast(cells[first], cells[second]),
         }
         for first in cells
         for second in cells
-        if tasks[first] == tasks[second] and _is_pair(first.algo, second.algo)
+        if tasks[first] == tasks[second]
+        if (pair := _pair(first, second, plainest[first.algo, *tasks[first]]))
     ]
     identity = ["fn", "dim", "protocol", "pair", "first", "second"]
     samples = ["n_first", "n_second", "median_first", "median_second"]
@@ -329,9 +347,12 @@ def compare(runs: pd.DataFrame, family: Sequence[str] = FAMILY) -> pd.DataFrame:
     return table
 
 
-def _is_pair(first: str, second: str) -> bool:
-    (family, candidate), (other_family, reference) = lineage(first), lineage(second)
-    return family == other_family and (candidate, reference) in PAIRS
+def _pair(first: Cell, second: Cell, plainest: Cell) -> str | None:
+    """What kind of pair two cells of one task are, None if they are none."""
+    (family, candidate), (other_family, reference) = lineage(first.algo), lineage(second.algo)
+    if family == other_family and (candidate, reference) in PAIRS:
+        return f"{candidate} vs {reference}"
+    return "settings" if first.algo == second.algo and first != second == plainest else None
 
 
 def _contrast(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, float | str]:
@@ -380,8 +401,9 @@ def share_noise(first: pd.DataFrame, second: pd.DataFrame) -> bool:
     """Whether runs of the same seed drew the same numbers: then they are pairs, in the order of seeds."""
     (family, variant), (other_family, other) = (lineage(rows["algo"].iloc[0]) for rows in (first, second))
     same = all(first[name].iloc[0] == second[name].iloc[0] for name in ("init", "pop_size") if name in first)
-    tensors = variant in ("diff", "guarded") and other == CONTROL and family == other_family
-    return tensors and same and list(first["seed"]) == list(second["seed"])
+    controlled = variant in ("diff", "guarded") and other == CONTROL
+    tensors = controlled or (variant == other and variant in TENSORS)
+    return tensors and same and family == other_family and list(first["seed"]) == list(second["seed"])
 
 
 def signed_rank(first: Float[ndarray, " n"], second: Float[ndarray, " n"]) -> tuple[float, float]:

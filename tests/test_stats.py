@@ -26,6 +26,7 @@ PAIRS = {
         ("guarded", ""),
         ("diff", "_plain"),
         ("guarded", "_plain"),
+        ("diff", "_released"),
     ]
 } | {"cmaes_diff vs cmaes_tpa", "cmaes_guarded vs cmaes_tpa"}
 
@@ -250,7 +251,7 @@ def test_the_declared_pairs_and_no_others(compared: pd.DataFrame) -> None:
 
 
 def test_p_values_are_scipys_and_their_correction_statsmodels(everything: pd.DataFrame, compared: pd.DataFrame) -> None:
-    assert compared["pair"].nunique() == 7
+    assert compared["pair"].nunique() == 8
     best_f = {key: rows.to_numpy() for key, rows in everything.groupby(["fn", "algo"])["best_f"]}
     for _, family in compared.groupby("pair"):
         p = []
@@ -263,6 +264,27 @@ def test_p_values_are_scipys_and_their_correction_statsmodels(everything: pd.Dat
         np.testing.assert_allclose(family["p"], p)
         np.testing.assert_allclose(family["p_holm"], multipletests(p, method="holm")[1])
     assert (compared["p_holm"] > compared["p"]).any(), "nothing was corrected"
+
+
+def test_settings_are_compared_with_the_first_of_them() -> None:
+    """In the order of their values, and seed by seed where a tensor program draws the same noise."""
+
+    def cells(algo: str) -> list[pd.DataFrame]:
+        return [
+            runs_of(algo, [best, best + 1, best + 3], settings_hash=f"{10 - number}" * 6, settings=f'{{"lr": {lr}}}')
+            for number, (lr, best) in enumerate([(0.1, 5.0), (0, 9.0), (1e-05, 1.0)])
+        ]
+
+    table = stats.compare(pd.concat(cells("ga_diff") + cells("ga")))
+    for algo, test in (("ga_diff", "Wilcoxon"), ("ga", "Mann-Whitney")):
+        rows = table[(table["pair"] == "settings") & table["first"].str.startswith(f"{algo}@")]
+        assert list(rows["first"]) == [f"{algo}@lr=1e-05", f"{algo}@lr=0.1"]
+        assert set(rows["second"]) == {f"{algo}@lr=0"}
+        assert list(rows["test"]) == [test] * 2
+        assert list(rows["median_first"]) == [2, 6]
+    assert len(table[table["pair"] == "diff vs pymoo"]) == 9
+    moved = [rows.assign(shift=number) for number, rows in enumerate(cells("ga_diff"))]
+    assert stats.compare(pd.concat(moved)).empty, "another shift is another task"
 
 
 @pytest.mark.parametrize(
@@ -344,6 +366,7 @@ def test_every_setting_meets_every_partner() -> None:
             ]
         )
     )
+    table = table[table["pair"] == "diff vs pymoo"]
     assert list(table["first"]) == ["ga_diff@aaaaaa", "ga_diff@cccccc"]
     assert list(table["second"]) == ["ga", "ga"]
     assert list(table["a12"]) == [1.0, 0.0]
@@ -425,7 +448,7 @@ def test_solved_pairs_tie_and_never_win() -> None:
 def test_holm_is_over_the_declared_family(everything: pd.DataFrame, family: tuple[str, ...]) -> None:
     table = stats.compare(everything[everything["algo"].str.startswith("ga")], family)
     groups = [rows for _, rows in table.groupby(list(family))] if family else [table]
-    assert len(groups) == {("pair",): 5, ("pair", "fn"): 10, ("fn", "dim"): 2, (): 1}[family]
+    assert len(groups) == {("pair",): 6, ("pair", "fn"): 12, ("fn", "dim"): 2, (): 1}[family]
     for rows in groups:
         np.testing.assert_allclose(rows["p_holm"], multipletests(rows["p"], method="holm")[1])
 
