@@ -3,11 +3,12 @@
     python scripts/bench_scale.py [--runs 1,3,…] [--dims 10,30,…] [--algos pso,…] [--compile] [--rounds 3]
     python scripts/bench_scale.py --quick                       # a look, in seconds
 
-Runs grow at 30D, dimensions at 30 runs. As machines are noisy, contestants take turns in every round, and
-medians over rounds are reported. Timed are as many generations as take about `--seconds` (at least 5), with
-the start of the runs. A contestant whose next generation would take longer than `--longest` or hold more than
-`--memory` is left out. `--compile` adds compiled contestants, for ten times `--seconds`; compiling takes up to
-a minute each and is not counted: choose some. Measurements and figure go to results/speed/ (`--out`).
+Runs grow at 30D, dimensions at 30 runs. Contestants take turns in every round, and medians over rounds are
+reported; the machine should be quiet all the same, as from 150D on operations use several threads. Timed are
+as many generations as take about `--seconds` (at least 5), with the start of the runs. A contestant whose next
+generation would take longer than `--longest` or hold more than `--memory` is left out. `--compile` adds compiled
+contestants, for ten times `--seconds`; compiling takes up to a minute each and is not counted: choose some.
+Measurements and figure go to results/speed/ (`--out`).
 
 The bars: a run costs 10 times less among 30 than alone, and less still among more; PSO, GA and DE are linear in
 the dimension; CMA-ES grows no faster than D²N + D³. Alone, a run is computed twice (a batch of one takes
@@ -168,18 +169,20 @@ def draw(by_runs: pd.DataFrame, by_dim: pd.DataFrame) -> Figure:
         handles.append(Line2D([], [], color="black", linestyle=(0, (4, 1.5)), label="compiled"))
     bars = "∝ 1/runs; ∝ $D$, CMA-ES ∝ $D^2N + D^3$"
     handles.append(Line2D([], [], color="0.5", linestyle=":", linewidth=1, label=bars))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), columnspacing=1.2, handlelength=1.5)
     return figure
 
 
 def _lines(ax: Axes, costs: pd.DataFrame, model: Callable[[str, float], float], first: bool) -> None:
-    """A line a contestant, and its model through the first or the last point."""
+    """A line a contestant, and its model through the first or the last point where it is not compiled."""
     ax.set(xscale="log", yscale="log")
     for (family, compile), row in costs.iterrows():
         row = row.dropna()
         look = {"color": FAMILY_COLOURS[family], "linewidth": 1.1}
         style = (0, (4, 1.5)) if compile else "-"
         ax.plot(row.index, row, linestyle=style, marker=MARKERS[family], markersize=3.5, **look)
+        if compile:
+            continue
         x = np.geomspace(row.index[0], row.index[-1], 50)
         values = np.array([model(family, value) for value in x])
         anchor = 0 if first else -1
