@@ -7,8 +7,8 @@ Runs grow at 30D, dimensions at 30 runs. Contestants take turns in every round, 
 reported; the machine should be quiet all the same, as from 150D on operations use several threads. Timed are
 as many generations as take about `--seconds` (at least 5), with the start of the runs. A contestant whose next
 generation would take longer than `--longest` or hold more than `--memory` is left out. `--compile` adds compiled
-contestants, for ten times `--seconds`; compiling takes up to a minute each and is not counted: choose some.
-Measurements and figure go to results/speed/ (`--out`).
+contestants, with 30 times as many generations; compiling takes up to a minute each and is not counted: choose
+some. Measurements and figure go to results/speed/ (`--out`).
 
 The bars: a run costs 10 times less among 30 than alone, and less still among more; PSO, GA and DE are linear in
 the dimension; CMA-ES grows no faster than D²N + D³. Alone, a run is computed twice (a batch of one takes
@@ -40,6 +40,8 @@ FEW = 3
 """Generations of a run that warms up."""
 CHEAPER, LINEAR, SLACK = 10.0, 1.0, 0.1
 """The bars: times cheaper among 30 runs than alone, slope in the dimension, and what noise may add to a slope."""
+COMPILED = 30
+"""Times as many generations of a compiled contestant, so that the compiler's own noise is small beside them."""
 LARGE = 100
 """Dimensions from which on slopes are fitted: below, a generation is mostly overhead."""
 MARKERS = {"pso": "o", "ga": "s", "de": "^", "cmaes": "D"}
@@ -56,22 +58,22 @@ class Contestant:
     def __init__(self, family: str, runs: int, dim: int, compile: bool) -> None:
         self.family, self.runs, self.dim, self.compile, self.generations = family, runs, dim, compile, 0
 
-    def seconds(self, generations: int) -> float:
+    def seconds(self, generations: int, compile: bool) -> float:
         start = self.family != "cmaes"  # evaluates a population
-        return ours(f"{self.family}_diff", self.dim, (start + generations) * POP, self.compile, self.runs)
+        return ours(f"{self.family}_diff", self.dim, (start + generations) * POP, compile, self.runs)
 
     def prepare(self, seconds: float) -> float:
-        """Warm up; a generation's seconds, roughly, from which follows how many are timed."""
-        self.seconds(FEW)
-        guess = (self.seconds(FEW + 5) - self.seconds(FEW)) / 5 if self.compile else self.seconds(FEW) / FEW
-        self.generations = min(max(round(seconds / max(guess, 1e-4)), 5), 1000)
+        """Warm up; an eager generation's seconds, roughly, from which follows how many are timed."""
+        self.seconds(FEW, self.compile)
+        guess = self.seconds(FEW, compile=False) / FEW
+        self.generations = min(max(round(seconds / max(guess, 1e-4)), 5), 5000)
         return guess
 
     def measure(self) -> float:
         """Milliseconds a generation. To take the compiler's time off, a short run is subtracted."""
         short = FEW if self.compile else 0
-        compiling = self.seconds(short) if short else 0.0
-        return 1000 * (self.seconds(short + self.generations) - compiling) / self.generations
+        compiling = self.seconds(short, compile=True) if short else 0.0
+        return 1000 * (self.seconds(short + self.generations, self.compile) - compiling) / self.generations
 
 
 def contestants(options: argparse.Namespace) -> list[Contestant]:
@@ -89,7 +91,7 @@ def contestants(options: argparse.Namespace) -> list[Contestant]:
                 if gib > options.memory or guess > options.longest:
                     print(f"left out: {FAMILY_NAMES[family]}, {runs} runs, {dim}D: about {guess:.0f} s, {gib:.1f} GiB")
                     continue
-                found = one.prepare(options.seconds * (10 if compile else 1))
+                found = one.prepare(options.seconds * (COMPILED if compile else 1))
                 if runs == RUNS:
                     last[dim] = found
                 chosen.append(one)
