@@ -38,11 +38,11 @@ def cell(algorithm: str, dim: int, budget: int, compile: bool = False) -> Any:
     return make_experiment(content).cells()[0]
 
 
-def ours(algorithm: str, dim: int, budget: int, compile: bool = False) -> float:
+def ours(algorithm: str, dim: int, budget: int, compile: bool = False, runs: int = RUNS) -> float:
     """Seconds of all runs as one tensor program, with all cores."""
     from evobench.tasks import Task, execute
 
-    task = Task(cell(algorithm, dim, budget, compile), tuple(range(RUNS)))
+    task = Task(cell(algorithm, dim, budget, compile), tuple(range(runs)))
     return execute(task, lambda share, best: None)[0].wall_s
 
 
@@ -74,6 +74,15 @@ def evosax(python: str, algorithm: str, dim: int, generations: int) -> float:
     arguments = [python, str(script), str(dim), str(generations), FAMILIES[algorithm]]
     line = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.split()
     return float(line[3])
+
+
+def keep(measured: pd.DataFrame, target: Path) -> None:
+    """Write what was measured, with versions, machine and commit."""
+    from evobench.tasks import provenance
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    measured.assign(**provenance()).to_parquet(target, index=False)
+    print(f"written to {target}")
 
 
 def main() -> None:
@@ -132,12 +141,7 @@ def main() -> None:
                 f"to compile: {first:.0f} s, cached {medians['compile_s']:.0f} s",
                 flush=True,
             )
-    from evobench.tasks import provenance
-
-    target = Path("results/speed") / f"bench-{options.dim}d.parquet"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    pd.concat(measured).assign(**provenance()).to_parquet(target, index=False)
-    print(f"written to {target}")
+    keep(pd.concat(measured), Path("results/speed") / f"bench-{options.dim}d.parquet")
 
 
 if __name__ == "__main__":

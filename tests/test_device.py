@@ -11,7 +11,7 @@ from evobench.algorithms import ALGORITHMS
 from evobench.evograd import FAMILIES, VARIANTS
 from evobench.evograd.loop import Evaluator, Generation, nothing_yet, run_batch
 from evobench.evograd.space import Space, Streams
-from evobench.problems import PAPER_FUNCTIONS, make_problem
+from evobench.problems import FUNCTIONS, PAPER_FUNCTIONS, make_problem
 
 TENSOR_ALGORITHMS = [name for name, algorithm in ALGORITHMS.items() if algorithm.backend == "evograd"]
 SEEDS, POP, DIM = 3, 10, 5
@@ -52,7 +52,10 @@ def test_a_generation_stays_on_its_device(name, fn):
     with torch.no_grad():
         built, generation, carry = begun(name, fn, rng := MetaStreams(), "meta")
         for _ in range(2):
-            carry = generation(carry, built.noise(rng))
+            noise = built.noise(rng)
+            with Waits("meta") as waits:  # nothing comes from the host either
+                carry = generation(carry, noise)
+            assert waits.seen == []
             assert {tensor.device.type for tensor in tensors(carry)} == {"meta"}
 
 
@@ -67,20 +70,31 @@ def test_another_device_is_noticed():
 
 
 class Waits(TorchDispatchMode):
-    """Operations that make the host wait for the device, or whose shape depends on values."""
+    """Operations that cannot be part of a CUDA graph: the host looks at a value, a shape depends on values, a random
+    generator moves on, a tensor comes from the host or goes there."""
 
-    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "item", "equal", "is_nonzero")
+    FORBIDDEN = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.nondeterministic_seeded)
 
-    def __init__(self):
+    def __init__(self, device="cpu"):
         super().__init__()
-        self.seen = []
+        self.device, self.seen, self.count = device, [], 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if any(part in function.__name__ for part in self.NAMES):
+        self.count += 1
+        result = function(*args, **(kwargs or {}))
+        if any(tag in function.tags for tag in self.FORBIDDEN):
             self.seen.append(function.__name__)
-        if "_to_copy" in function.__name__ and (kwargs or {}).get("device", args[0].device) != args[0].device:
-            self.seen.append("a copy to another device")
-        return function(*args, **(kwargs or {}))
+        elif any(tensor.device.type != self.device for tensor in tensors((args, kwargs, result))):
+            self.seen.append(f"{function.__name__} of a tensor elsewhere")
+        elif function.__name__.startswith("lift_fresh"):
+            self.seen.append("a tensor made of Python's numbers")
+        return result
+
+
+def layout(tree):
+    leaves = tensors(tree)
+    which = [next(place for place, other in enumerate(leaves) if other is leaf) for leaf in leaves]
+    return which, [(leaf.shape, leaf.stride(), leaf.dtype, leaf.device) for leaf in leaves]
 
 
 @pytest.mark.parametrize("name", TENSOR_ALGORITHMS)
@@ -88,19 +102,40 @@ def test_a_generation_never_waits(name):
     rng = Streams(range(SEEDS), torch.float32, "cpu")
     with torch.no_grad():
         built, generation, carry = begun(name, "griewank", rng, "cpu")
-        noise = built.noise(rng)
+        carry, noise = generation(carry, built.noise(rng)), built.noise(rng)
+        assert all(tensor.clone().stride() == tensor.stride() for tensor in tensors(carry))  # so do its buffers lie
         with Waits() as waits:
-            shapes = [tensor.shape for tensor in tensors(carry)]
-            carry = generation(carry, noise)
-            assert [tensor.shape for tensor in tensors(carry)] == shapes  # what a captured graph needs
+            after = generation(carry, noise)
     assert waits.seen == []
+    assert waits.count > 50
+    assert layout(after) == layout(carry)  # what is recorded over buffers
+
+
+@pytest.mark.parametrize("fn", [name for name, function in FUNCTIONS.items() if not function.dim])
+def test_an_objective_and_its_gradient_never_wait(fn):
+    """Nor does a rotated or a shifted one; on the device without values, so that nothing comes from the host."""
+    problem = make_problem(fn, DIM).shifted(torch.zeros(SEEDS, 1, DIM).numpy()).to("meta")
+    evaluate = Evaluator(problem, nothing_yet(Space.of(problem, SEEDS, POP, "uniform", torch.float32, "meta")))
+    x = torch.zeros(SEEDS, POP, DIM, device="meta")
+    with torch.no_grad(), Waits("meta") as waits:
+        evaluate(x)
+        evaluate.with_gradient(x[:, :1])
+    assert waits.seen == []
+    assert waits.count > 20
 
 
 def test_waiting_is_noticed():
     with Waits() as waits:
         torch.ones(2).sum().item()
         torch.ones(2).nonzero()
-    assert len(waits.seen) == 2
+        torch.ones(2).equal(torch.ones(2))
+        torch.ones(2).uniform_()
+        torch.tensor([1.0])
+    assert len(waits.seen) == 5
+    with Waits("meta") as waits:
+        x = torch.ones(2, device="meta")
+        x + torch.ones(()).to("meta")
+    assert len(waits.seen) >= 2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch.cuda finds")

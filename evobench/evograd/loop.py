@@ -45,6 +45,7 @@ from torch import Tensor
 from evobench.evograd import descent as descents
 from evobench.evograd.checkpoint import Checkpoint, pack, unpack
 from evobench.evograd.descent import Descent, select
+from evobench.evograd.graphs import Captured
 from evobench.evograd.outer import OuterSettings, OuterState, schedule, start, step
 from evobench.evograd.relaxations import replace_worst
 from evobench.evograd.space import Space, Streams, take
@@ -289,7 +290,11 @@ def run_batch(
             started -= saved["seconds"]
         elif 0 in columns:
             record(0)
-        turn = _compiled(generation, device, begun=done > 0) if compile else generation
+        turn: Callable[..., Carry] = generation
+        if compile:
+            turn = _compiled(generation, device, begun=done > 0)
+        elif _waits_for_launches(device) and watch is None:
+            turn = Captured(generation)
         looked, stopped = time.perf_counter(), 0
         for number in range(done + 1, count + 1):
             carry = turn(carry, *(noises.draw() for _ in range(generation.unroll)))
@@ -328,6 +333,10 @@ def nothing_yet(space: Space) -> Best:
     """The best of runs that have evaluated nothing."""
     value = torch.full((space.seeds, 1), torch.inf, dtype=torch.float64, device=space.lower.device)
     return Best(space.centre.expand(space.seeds, 1, space.dim).contiguous(), value)
+
+
+def _waits_for_launches(device: str) -> bool:
+    return torch.device(device).type == "cuda"
 
 
 def _compiled(generation: Turn, device: str, begun: bool) -> Callable[..., Carry]:
