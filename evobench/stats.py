@@ -319,9 +319,9 @@ def compare(runs: pd.DataFrame, family: Sequence[str] = FAMILY) -> pd.DataFrame:
     """
     names, cells = labels(runs), split(runs)
     tasks = {cell: (*cell[:3], rows["shift"].iloc[0], rows["budget"].iloc[0]) for cell, rows in cells.items()}
-    plainest: dict[tuple[Any, ...], Cell] = {}
+    settings: dict[tuple[Any, ...], dict[str, Cell]] = {}
     for cell, task in tasks.items():
-        plainest.setdefault((cell.algo, *task), cell)
+        settings.setdefault((cell.algo, *task), {})[names[cell].partition("@")[2]] = cell
     rows = [
         {
             "fn": first.fn,
@@ -335,7 +335,7 @@ def compare(runs: pd.DataFrame, family: Sequence[str] = FAMILY) -> pd.DataFrame:
         for first in cells
         for second in cells
         if tasks[first] == tasks[second]
-        if (pair := _pair(first, second, plainest[first.algo, *tasks[first]]))
+        if (pair := _pair(first, second, settings[second.algo, *tasks[first]], names[first].partition("@")[2]))
     ]
     identity = ["fn", "dim", "protocol", "pair", "first", "second"]
     samples = ["n_first", "n_second", "median_first", "median_second"]
@@ -347,12 +347,19 @@ def compare(runs: pd.DataFrame, family: Sequence[str] = FAMILY) -> pd.DataFrame:
     return table
 
 
-def _pair(first: Cell, second: Cell, plainest: Cell) -> str | None:
-    """What kind of pair two cells of one task are, None if they are none."""
+def _pair(first: Cell, second: Cell, settings: dict[str, Cell], own: str) -> str | None:
+    """What kind of pair two cells of one task are, None if they are none.
+
+    Args:
+        settings: the cells of the second's algorithm, by what tells them apart.
+        own: what tells the first from its namesakes.
+    """
+    if first.algo == second.algo:
+        return "settings" if first != second == next(iter(settings.values())) else None
     (family, candidate), (other_family, reference) = lineage(first.algo), lineage(second.algo)
-    if family == other_family and (candidate, reference) in PAIRS:
-        return f"{candidate} vs {reference}"
-    return "settings" if first.algo == second.algo and first != second == plainest else None
+    declared = family == other_family and (candidate, reference) in PAIRS
+    # Where the other has the same setting, that is the one to compare with.
+    return f"{candidate} vs {reference}" if declared and settings.get(own, second) == second else None
 
 
 def _contrast(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, float | str]:

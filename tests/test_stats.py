@@ -282,7 +282,7 @@ def test_settings_are_compared_with_the_first_of_them() -> None:
         assert set(rows["second"]) == {f"{algo}@lr=0"}
         assert list(rows["test"]) == [test] * 2
         assert list(rows["median_first"]) == [2, 6]
-    assert len(table[table["pair"] == "diff vs pymoo"]) == 9
+    assert len(table[table["pair"] == "diff vs pymoo"]) == 3
     moved = [rows.assign(shift=number) for number, rows in enumerate(cells("ga_diff"))]
     assert stats.compare(pd.concat(moved)).empty, "another shift is another task"
 
@@ -370,6 +370,22 @@ def test_every_setting_meets_every_partner() -> None:
     assert list(table["first"]) == ["ga_diff@aaaaaa", "ga_diff@cccccc"]
     assert list(table["second"]) == ["ga", "ga"]
     assert list(table["a12"]) == [1.0, 0.0]
+
+
+def test_a_setting_meets_the_same_setting_where_there_is_one() -> None:
+    def at(algo: str, lr: float) -> pd.DataFrame:
+        return runs_of(algo, [1.0, 2.0], settings_hash=f"{lr:012g}", settings=f'{{"lr": {lr}}}')
+
+    table = stats.compare(
+        pd.concat([at("ga_diff", 1), at("ga_diff", 2), at("ga_diff", 3), at("ga_plain", 1), at("ga_plain", 2)])
+    )
+    table = table[table["pair"] == "diff vs plain"]
+    assert set(table["first"] + " vs " + table["second"]) == {
+        "ga_diff@lr=1 vs ga_plain@lr=1",
+        "ga_diff@lr=2 vs ga_plain@lr=2",
+        "ga_diff@lr=3 vs ga_plain@lr=1",
+        "ga_diff@lr=3 vs ga_plain@lr=2",
+    }
 
 
 def test_the_order_of_rows_changes_nothing(everything: pd.DataFrame) -> None:
