@@ -11,6 +11,7 @@ import torch
 from evobench import testing
 from evobench.algorithms import ALGORITHMS
 from evobench.evograd import FAMILIES, VARIANTS
+from evobench.evograd.cmaes import CMAES, Settings
 from evobench.evograd.loop import Best, Evaluator, Generation, nothing_yet
 from evobench.evograd.space import Space, Streams
 from evobench.problems import make_problem
@@ -208,3 +209,30 @@ def test_gradient_is_charged():
     charged = run("pso_diff", budget=2000, gradient_cost=20.0)[0]
     assert free.f_evals == 2000
     assert charged.f_evals + 20 * charged.g_evals <= 2000 < charged.f_evals + 20 * charged.g_evals + 40
+
+
+@pytest.mark.parametrize(("dtype", "gradient"), [(torch.float32, "kept"), (torch.float64, "off")])
+def test_cmaes_keeps_its_invariants_for_5000_generations(dtype, gradient):
+    """Long after it has converged: L Lᵀ = C + ε I, σ in its bounds, C bounded, and both precisions solve it."""
+    problem, seeds, pop, dim = make_problem("rosenbrock", 4), 2, 10, 4
+    space = Space.of(problem, seeds, pop, "uniform", dtype, "cpu")
+    algorithm = CMAES(Settings(), space)
+    rng, evaluate = Streams(range(seeds), torch.float32, "cpu"), Evaluator(problem, nothing_yet(space))
+    with torch.no_grad():
+        generation = Generation(algorithm, problem, gradient)
+        carry = generation.first(*algorithm.init(rng, evaluate), evaluate.best)
+        for number in range(1, 5001):
+            carry = generation(carry, algorithm.noise(rng))
+            if number % 500:
+                continue
+            factor, covariance = carry.state.factor.double(), carry.state.covariance.double()
+            epsilon = (factor @ factor.mT - covariance).diagonal(dim1=-2, dim2=-1)
+            scale = (factor @ factor.mT).diagonal(dim1=-2, dim2=-1).amax(-1)[:, None, None]
+            rest = (factor @ factor.mT - covariance - torch.diag_embed(epsilon)) / scale
+            assert rest.abs().max() < 10 * dim * torch.finfo(dtype).eps
+            assert (epsilon - epsilon[:, :1]).abs().max() <= 10 * torch.finfo(dtype).eps * scale.max()
+            assert ((epsilon > 0.9e-7) & (epsilon < 0.11)).all()
+            assert torch.linalg.eigvalsh(covariance).abs().max() < 1e3
+            assert carry.params.log_sigma.min() >= -80
+            assert carry.params.log_sigma.max() <= algorithm.max_log_sigma
+    assert (carry.best.f < 1e-8).all()

@@ -475,6 +475,22 @@ def test_gradient_step_on_the_factor_changes_the_covariance():
     assert torch.equal(algorithm._moved(state.covariance, state.factor, state.factor.clone()), state.covariance)
 
 
+def test_large_triangular_products_go_by_blocks(monkeypatch):
+    """The whole product and its gradient, the last block smaller than the others."""
+    torch.manual_seed(0)
+    a, b = (torch.randn(2, 8, 8, dtype=torch.float64).tril() for _ in range(2))
+
+    def product(a, b):
+        result = cmaes._triangular_product(a.requires_grad_(), b.requires_grad_())
+        return result.detach(), *(grad.tril() for grad in torch.autograd.grad(result.sin().sum(), (a, b)))
+
+    whole = product(a, b)
+    assert torch.equal(whole[0], a @ b.mT)
+    monkeypatch.setattr(cmaes, "_BLOCK", 3)
+    for by_blocks, expected in zip(product(a, b), whole, strict=True):
+        torch.testing.assert_close(by_blocks, expected)
+
+
 def test_take_picks_rows():
     tensor, rows = torch.arange(24).view(2, 4, 3), torch.tensor([[3], [1]])
     assert take(tensor, rows).tolist() == [[[9, 10, 11]], [[15, 16, 17]]]
