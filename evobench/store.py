@@ -11,10 +11,7 @@ merged into one; a crash in between leaves the same rows twice, and readers drop
 from __future__ import annotations
 
 import hashlib
-import itertools
-import json
 import re
-import tempfile
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,8 +20,9 @@ from typing import Any, Literal
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
-from evobench.files import local, locate, matching, nearest, now, remove, write_atomically
+from evobench.files import exists, local, locate, matching, nearest, now, read, remove, set_aside, write_atomically
 
 RUNS = pa.schema(
     {
@@ -97,6 +95,23 @@ PARQUET: Any = {
 PLAN = "plan.json"
 """Beside the results: the cells and seeds of the last command that had something to compute."""
 
+
+class AnnouncedCell(BaseModel):
+    """A cell, and what its runs will cost."""
+
+    key: CellKey
+    backend: str
+    budget: int = Field(ge=1, le=2**63 - 1)
+
+
+class Announced(BaseModel):
+    """What a command set out to do: the content of `PLAN`."""
+
+    name: str
+    started_at: AwareDatetime
+    seeds: tuple[int, ...]
+    cells: tuple[AnnouncedCell, ...]
+
 MERGES = 100
 """How often a reader looks again for shards that another process has merged meanwhile."""
 
@@ -121,20 +136,14 @@ class Store:
         Raises:
             StoreError: if the directory could not be written.
         """
+        probe = self.directory
         try:
             probe = nearest(self.directory)
-            if not local(probe):
-                now(probe)
-                return
+            now(probe)  # writes: permissions say yes to root on a file system that says no
+        except NotADirectoryError as error:
+            raise StoreError(f"cannot write to '{self.directory}': '{probe}' is not a directory") from error
         except OSError as error:
             raise StoreError(f"cannot write to '{self.directory}': {error.strerror or error}") from error
-        if not probe.is_dir():
-            raise StoreError(f"cannot write to '{self.directory}': '{probe}' is not a directory")
-        try:  # by writing: permissions say yes to root on a file system that says no
-            with tempfile.TemporaryFile(dir=probe):
-                pass
-        except OSError as error:
-            raise StoreError(f"cannot write to '{self.directory}': {error.strerror}") from error
 
     def check_ours(self) -> None:
         """Fail now rather than when the results are read.
@@ -159,20 +168,21 @@ class Store:
 
         Raises:
             StoreError: if the system does not let a file be read.
+            OSError: if it does not let one be renamed.
         """
         sentences = []
         names = {path.name for kind in KINDS for path in self.files(kind)}
         for name in sorted(name for name in names if SHARD.fullmatch(name)):
             paths = {kind: self.directory / kind / name for kind in KINDS}
             try:
-                if paths["runs"].exists():
+                if exists(paths["runs"]):
                     for kind, path in paths.items():
                         _read(path, kind)
-                elif paths["history"].exists():  # of a task that was killed before it wrote its runs
+                elif exists(paths["history"]):  # of a task that was killed before it wrote its runs
                     _read(paths["history"], "history")
                 continue
             except FileNotFoundError as error:
-                if paths["history"].exists() or not paths["runs"].exists():
+                if exists(paths["history"]) or not exists(paths["runs"]):
                     continue  # another process is merging them
                 sentences.append(f"'{error.filename or paths['history']}' is missing")
             except StoreError as error:
@@ -180,8 +190,7 @@ class Store:
                     raise  # not allowed to read it, say: nothing is wrong with the file
                 sentences.append(str(error))
             for path in paths.values():
-                with suppress(FileNotFoundError):
-                    path.rename(_free(path.with_name(f"{path.name}.corrupt")))
+                set_aside(path)
         return sentences
 
     def write(self, runs: pd.DataFrame, history: pd.DataFrame) -> str:
@@ -237,7 +246,7 @@ class Store:
             if path.name != kept:
                 remove(path)
 
-    def write_plan(self, content: dict[str, Any]) -> None:
+    def write_plan(self, plan: Announced) -> None:
         """Say what the last command set out to do here, for whoever watches.
 
         Raises:
@@ -245,11 +254,11 @@ class Store:
         """
         path = self.directory / PLAN
         try:
-            write_atomically(path, lambda file: file.write(json.dumps(content, indent=1).encode()))
+            write_atomically(path, lambda file: file.write(plan.model_dump_json(indent=1).encode()))
         except OSError as error:
             raise StoreError(f"cannot write '{path}': {error.strerror or error}") from error
 
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> Announced:
         """What `write_plan` wrote.
 
         Raises:
@@ -257,12 +266,15 @@ class Store:
         """
         path = self.directory / PLAN
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            return {**content, "cells": [{**cell, "key": tuple(cell["key"])} for cell in content["cells"]]}
+            return Announced.model_validate_json(read(path))
         except FileNotFoundError:
             raise StoreError(f"nothing to watch in '{self.directory}': no experiment was started there") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"cannot read '{path}': {_first_line(error)}") from error
+        except OSError as error:
+            raise StoreError(f"cannot read '{path}': {error.strerror or error}") from error
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(map(str, problem["loc"]))
+            raise StoreError(f"cannot read '{path}': {where and f'{where}: '}{problem['msg']}") from error
 
     def merge(self, key: CellKey) -> None:
         """Put the shards of a finished cell into one file each of runs and history."""
@@ -348,9 +360,11 @@ def _read(path: Path, kind: Kind, columns: list[str] | None = None) -> pa.Table:
         FileNotFoundError: if it is gone.
     """
     try:
-        source = path if local(path) else pa.BufferReader(path.read_bytes())
+        source = path if local(path) else pa.BufferReader(read(path))
         with pq.ParquetFile(source, page_checksum_verification=True) as file:
             found = file.schema_arrow
+            if twice := [name for name in found.names if found.names.count(name) > 1]:
+                raise StoreError(f"'{path}' is not a result of evobench: it has two columns '{twice[0]}'")
             for field in RUNS if kind == "runs" else HISTORY:
                 if field.name not in found.names:
                     raise StoreError(f"'{path}' is not a result of evobench: it has no column '{field.name}'")
@@ -385,11 +399,6 @@ def _check_names(metadata: pq.FileMetaData) -> None:
             one, other = metadata.schema.column(index).path, metadata.row_group(group).column(index).path_in_schema
             if one != other:
                 raise ValueError(f"its footer calls column {index} both {one!r} and {other!r}")
-
-
-def _free(path: Path) -> Path:
-    """The path, numbered if there is something already."""
-    return next(free for n in itertools.count() if not (free := path.with_name(f"{path.name}{n or ''}")).exists())
 
 
 def _first_line(error: Exception) -> str:

@@ -503,6 +503,17 @@ def test_learned_columns_that_do_not_fit_together(store, refused):
         store.load("history")
 
 
+@pytest.mark.parametrize(("kind", "column"), [("runs", "f_evals"), ("history", "omega")])
+def test_two_columns_of_one_name(store, refused, kind, column):
+    """A flipped bit makes `g_evals` of the one next to it."""
+    name = write(store, 0, learned=("omega",))
+    path = store.directory / kind / name
+    table = pq.read_table(path)
+    pq.write_table(table.append_column(column, table.column(column)), path)
+    with refused(name, f"has two columns '{column}'", error=StoreError):
+        store.load(kind)
+
+
 def test_a_missing_history_column(store, refused):
     name = write(store, 0)
     path = store.directory / "history" / name
