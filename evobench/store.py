@@ -75,6 +75,9 @@ HISTORY = pa.schema(
 )
 """Learned hyper-parameters follow as further float64 columns, in the shards that have them."""
 
+COMPLETE = {*RUNS.names, *HISTORY.names} - {"gap"}
+"""Columns without nulls. The gap is null where the optimum is not known, a hyper-parameter where it is not yet."""
+
 CellKey = tuple[str, str, int, str]
 """What identifies a cell: algo, fn, dim, settings_hash."""
 
@@ -111,6 +114,7 @@ class Announced(BaseModel):
     started_at: AwareDatetime
     seeds: tuple[int, ...]
     cells: tuple[AnnouncedCell, ...]
+
 
 MERGES = 100
 """How often a reader looks again for shards that another process has merged meanwhile."""
@@ -362,30 +366,37 @@ def _read(path: Path, kind: Kind, columns: list[str] | None = None) -> pa.Table:
     try:
         source = path if local(path) else pa.BufferReader(read(path))
         with pq.ParquetFile(source, page_checksum_verification=True) as file:
-            found = file.schema_arrow
-            if twice := [name for name in found.names if found.names.count(name) > 1]:
-                raise StoreError(f"'{path}' is not a result of evobench: it has two columns '{twice[0]}'")
-            for field in RUNS if kind == "runs" else HISTORY:
-                if field.name not in found.names:
-                    raise StoreError(f"'{path}' is not a result of evobench: it has no column '{field.name}'")
-                if found.field(field.name).type != field.type:
-                    raise StoreError(
-                        f"'{path}' is not a result of evobench: its column '{field.name}' is no {field.type}"
-                    )
-            for column in set(found.names) - set(RUNS.names if kind == "runs" else HISTORY.names):
-                if kind == "history" and found.field(column).type != pa.float64():
-                    raise StoreError(f"'{path}' is not a result of evobench: its column '{column}' is no double")
+            if why := _not_ours(file.schema_arrow, kind):
+                raise StoreError(f"'{path}' is not a result of evobench: {why}")
             table = file.read(columns=columns)
             if table.num_rows != file.metadata.num_rows:
                 raise ValueError(f"its footer counts {file.metadata.num_rows} rows, and there are {table.num_rows}")
             if columns is None:  # after reading: of a damaged column, the metadata alone would end the process
                 _check_names(file.metadata)
             table.validate(full=True)  # text that is not UTF-8 would fail later, and less clearly
+            if gaps := [name for name in table.column_names if name in COMPLETE and table.column(name).null_count]:
+                raise StoreError(f"'{path}' is not a result of evobench: its column '{gaps[0]}' has gaps")
             return table
     except (FileNotFoundError, StoreError):
         raise
     except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: names that are not UTF-8
         raise StoreError(f"cannot read '{path}': {_first_line(error)}") from error
+
+
+def _not_ours(found: pa.Schema, kind: Kind) -> str | None:
+    """Why a store cannot have written a file with these columns."""
+    if twice := [name for name in found.names if found.names.count(name) > 1]:
+        return f"it has two columns {twice[0]!r}"
+    ours = RUNS if kind == "runs" else HISTORY
+    for field in ours:
+        if field.name not in found.names:
+            return f"it has no column '{field.name}'"
+        if found.field(field.name).type != field.type:
+            return f"its column '{field.name}' is no {field.type}"
+    for name in found.names:
+        if kind == "history" and name not in ours.names and found.field(name).type != pa.float64():
+            return f"its column {name!r} is no double"
+    return None
 
 
 def _check_names(metadata: pq.FileMetaData) -> None:
@@ -402,7 +413,8 @@ def _check_names(metadata: pq.FileMetaData) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return line if line.isprintable() else ascii(line)  # pyarrow quotes bytes as they are
 
 
 def _pattern(key: CellKey) -> str:

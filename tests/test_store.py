@@ -514,6 +514,30 @@ def test_two_columns_of_one_name(store, refused, kind, column):
         store.load(kind)
 
 
+@pytest.mark.parametrize(("kind", "column"), [("runs", "seed"), ("runs", "settings"), ("history", "best_f")])
+def test_a_column_with_gaps(store, refused, kind, column):
+    """Where it says nothing, nothing that reads it could go on; only an unknown gap is null."""
+    name = write(store, 0, 1, learned=("omega",))
+    path = store.directory / kind / name
+    table = pq.read_table(path)
+    at = table.schema.get_field_index(column)
+    gaps = pa.array([None, *table.column(at).to_pylist()[1:]], table.schema.field(at).type)
+    pq.write_table(table.set_column(at, table.schema.field(at), gaps), path)
+    with refused(name, f"its column '{column}' has gaps", error=StoreError):
+        store.load(kind)
+
+
+def test_control_characters_in_what_pyarrow_says(store, refused):
+    """It quotes a damaged footer's bytes as they are."""
+    path = store.directory / "runs" / write(store, 0)
+    content = bytearray(path.read_bytes())
+    start = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    content[start] = 0x1E  # the first field of the footer has a type that there is not
+    path.write_bytes(content)
+    with refused("cannot read", path.name, error=StoreError):
+        store.load()
+
+
 def test_a_missing_history_column(store, refused):
     name = write(store, 0)
     path = store.directory / "history" / name
