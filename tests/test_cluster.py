@@ -101,6 +101,48 @@ def test_a_worker_that_is_killed(cluster, tmp_path, monkeypatch):
     assert one.equals(other)
 
 
+def test_a_machine_that_is_lost(tmp_path, monkeypatch):
+    """Of three: the one with the driver computes nothing, and one of the others is killed with all its processes."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install ray")
+    from ray.cluster_utils import Cluster
+
+    pid = tmp_path / "pid"
+    (tmp_path / "somewhere.py").write_text(SLOW.format(pid=str(pid), driver=os.getpid()))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent.parent), str(tmp_path)]))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    experiment = tiny(fn="somewhere:slow", algo="pso_diff,cmaes_plain,ga")
+    run_experiment(experiment, tmp_path / "local", jobs=1)
+
+    small = {"object_store_memory": 80_000_000, "include_dashboard": False}
+    machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
+    try:
+        others = [machines.add_node(num_cpus=1, **small) for _ in range(2)]
+        lost = []
+
+        def kill() -> None:
+            while not (pid.exists() and pid.read_text()):
+                time.sleep(0.01)
+            parent = int(Path(f"/proc/{pid.read_text()}/stat").read_text().rpartition(")")[2].split()[1])
+            (victim,) = [node for node in others if node.all_processes["raylet"][0].process.pid == parent]
+            machines.remove_node(victim, allow_graceful=False)
+            lost.append(victim)
+
+        killer = threading.Thread(target=kill, daemon=True)
+        killer.start()
+        witness, directory = Witness(), tmp_path / "ray"
+        summary = run_experiment(experiment, directory, listener=witness, executor="ray", address=machines.address)
+        killer.join(timeout=10)
+    finally:
+        machines.shutdown()
+    assert len(lost) == 1
+    assert summary.failures == []
+    again = [notice for notice in witness.notices if "its worker or machine is gone" in notice]
+    assert again, witness.notices
+    assert all(notice.endswith("; tried again") for notice in again)
+    assert_same_results(tmp_path / "local", directory)
+
+
 def test_no_cluster(tmp_path, refused):
     pytest.importorskip("ray")
     with refused("no Ray cluster at '127.0.0.1:9'"):
