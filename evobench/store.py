@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
 from evobench.files import exists, local, locate, matching, nearest, now, read, remove, set_aside, write_atomically
+from evobench.settings import said
 
 RUNS = pa.schema(
     {
@@ -352,7 +353,7 @@ def _frame(tables: Sequence[pa.Table], kind: Kind, repeats: bool = False) -> pd.
     try:
         frame = pa.concat_tables(tables, promote_options="default").to_pandas()
     except pa.ArrowException as error:
-        raise StoreError(f"these {kind} do not fit together: {_first_line(error)}") from error
+        raise StoreError(f"these {kind} do not fit together: {said(error) or type(error).__name__}") from error
     return (frame if repeats else frame.drop_duplicates(key)).sort_values(key, kind="stable").reset_index(drop=True)
 
 
@@ -380,7 +381,7 @@ def _read(path: Path, kind: Kind, columns: list[str] | None = None) -> pa.Table:
     except (FileNotFoundError, StoreError):
         raise
     except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: names that are not UTF-8
-        raise StoreError(f"cannot read '{path}': {_first_line(error)}") from error
+        raise StoreError(f"cannot read '{path}': {said(error) or type(error).__name__}") from error
 
 
 def _not_ours(found: pa.Schema, kind: Kind) -> str | None:
@@ -410,11 +411,6 @@ def _check_names(metadata: pq.FileMetaData) -> None:
             one, other = metadata.schema.column(index).path, metadata.row_group(group).column(index).path_in_schema
             if one != other:
                 raise ValueError(f"its footer calls column {index} both {one!r} and {other!r}")
-
-
-def _first_line(error: Exception) -> str:
-    line = (str(error).splitlines() or [type(error).__name__])[0]
-    return line if line.isprintable() else ascii(line)  # pyarrow quotes bytes as they are
 
 
 def _pattern(key: CellKey) -> str:

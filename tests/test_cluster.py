@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def cluster(tmp_path_factory):
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent.parent), str(directory)])}
     start = ["start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats", "--include-dashboard=false"]
-    command = [Path(sys.executable).with_name("ray"), *start, f"--port={address.rpartition(':')[2]}"]
+    command = [sys.executable, "-m", "ray.scripts.scripts", *start, f"--port={address.rpartition(':')[2]}"]
     command += ["--object-store-memory=100000000", "--node-ip-address=127.0.0.1"]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -101,6 +102,13 @@ def test_a_worker_that_is_killed(cluster, tmp_path, monkeypatch):
     assert one.equals(other)
 
 
+def parent_of(pid: str) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:  # it has ended
+        return None
+
+
 def test_a_machine_that_is_lost(tmp_path, monkeypatch):
     """Of three: the one with the driver computes nothing, and one of the others is killed with all its processes."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install ray")
@@ -123,9 +131,13 @@ def test_a_machine_that_is_lost(tmp_path, monkeypatch):
         def kill() -> None:
             while not (pid.exists() and pid.read_text()):
                 time.sleep(0.01)
-            parent = int(Path(f"/proc/{pid.read_text()}/stat").read_text().rpartition(")")[2].split()[1])
-            (victim,) = [node for node in others if node.all_processes["raylet"][0].process.pid == parent]
+            raylet = parent_of(pid.read_text())
+            workers = [int(place.name) for place in Path("/proc").glob("[0-9]*") if parent_of(place.name) == raylet]
+            (victim,) = [node for node in others if node.all_processes["raylet"][0].process.pid == raylet]
             machines.remove_node(victim, allow_graceful=False)
+            for worker in workers:  # they would finish their tasks, and a machine that is lost has none
+                with suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
             lost.append(victim)
 
         killer = threading.Thread(target=kill, daemon=True)
