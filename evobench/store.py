@@ -141,14 +141,15 @@ class Store:
         Raises:
             StoreError: if the directory could not be written.
         """
-        probe = self.directory
-        try:
-            probe = nearest(self.directory)
-            now(probe)  # writes: permissions say yes to root on a file system that says no
-        except NotADirectoryError as error:
-            raise StoreError(f"cannot write to '{self.directory}': '{probe}' is not a directory") from error
-        except OSError as error:
-            raise StoreError(f"cannot write to '{self.directory}': {error.strerror or error}") from error
+        for place in (self.directory, *(self.directory / kind for kind in KINDS)):
+            probe = place
+            try:
+                probe = nearest(place)
+                now(probe)  # writes: permissions say yes to root on a file system that says no
+            except NotADirectoryError as error:
+                raise StoreError(f"cannot write to '{place}': '{probe}' is not a directory") from error
+            except OSError as error:
+                raise StoreError(f"cannot write to '{place}': {error.strerror or error}") from error
 
     def check_ours(self) -> None:
         """Fail now rather than when the results are read.

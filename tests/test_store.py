@@ -678,6 +678,14 @@ def test_a_directory_that_cannot_be_made(tmp_path, refused):
             write(Store(directory), 0)
 
 
+@pytest.mark.parametrize("kind", ["runs", "history"])
+def test_what_is_in_the_way_is_noticed_before_anything_is_computed(store, refused, kind):
+    store.directory.mkdir(parents=True, exist_ok=True)
+    (store.directory / kind).write_text("")
+    with refused("cannot write to", f"{kind}' is not a directory", error=StoreError):
+        store.check_writable()
+
+
 def test_a_file_system_that_is_read_only(refused):
     with refused("cannot write to '/proc/evobench'", error=StoreError):
         Store(Path("/proc/evobench")).check_writable()
