@@ -102,6 +102,15 @@ def test_a_rerun_leaves_the_plan_alone(results):
     assert (results / "plan.json").read_bytes() == before
 
 
+def test_the_table_of_runs_that_never_met_a_number(results):
+    """Of an objective that is NaN everywhere: no warning among the lines."""
+    runs = load_results(results)
+    finite = runs["seed"].eq(0) & runs["algo"].eq("ga_plain")
+    runs = runs.assign(best_f=runs["best_f"].where(finite, np.inf))
+    text = printed(terminal.cells_table(make_experiment(SMALL), runs), 120)
+    assert text.count(" inf ") == 3, "two medians and the best of one"
+
+
 def test_doctor_says_what_is_there(monkeypatch):
     lines = {line.name: line for line in doctor.examine()}
     assert {"evobench", "python", "torch", "processor", "cores", "blas", "device", "--compile"} <= set(lines)
