@@ -13,6 +13,7 @@ import argparse
 import importlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -51,20 +52,25 @@ def main() -> None:
     options = parser.parse_args()
     if options.here:
         fuzz(options.target[0], options.seconds, options.corpus)
-    with tempfile.TemporaryDirectory() as scratch:
-        corpus = options.corpus or Path(scratch)
-        total, failed = 0, []
-        for target in options.target or TARGETS:
-            command = [sys.executable, __file__, "--here", "--target", target, "--seconds", str(options.seconds)]
-            done = subprocess.run([*command, "--corpus", str(corpus.resolve())], stderr=subprocess.PIPE, text=True)
-            tried = re.search(r"number_of_executed_units: (\d+)", done.stderr)
-            count = int(tried[1]) if tried else 0
-            total += count
-            print(f"{count:9,} {target}{'' if done.returncode == 0 else ': failed'}")
-            if done.returncode != 0:
-                failed.append(target)
-                print(done.stderr[-6000:], file=sys.stderr)
-        print(f"{total:9,} inputs")
+    corpus = (options.corpus or Path(tempfile.mkdtemp(prefix="fuzz-"))).resolve()
+    total, failed = 0, []
+    for target in options.target or TARGETS:
+        command = [sys.executable, __file__, "--here", "--target", target, "--seconds", str(options.seconds)]
+        with tempfile.TemporaryDirectory() as scratch:  # libFuzzer ends its process too abruptly to tidy
+            environment = {**os.environ, "TMPDIR": scratch}
+            done = subprocess.run(
+                [*command, "--corpus", str(corpus)], stderr=subprocess.PIPE, text=True, env=environment
+            )
+        tried = re.search(r"number_of_executed_units: (\d+)", done.stderr)
+        count = int(tried[1]) if tried else 0
+        total += count
+        print(f"{count:9,} {target}{'' if done.returncode == 0 else ': failed'}", flush=True)
+        if done.returncode != 0:
+            failed.append(target)
+            print(done.stderr[-6000:], file=sys.stderr)
+    print(f"{total:9,} inputs{f'; what failed is in {corpus}' if failed else ''}")
+    if not failed and not options.corpus:
+        shutil.rmtree(corpus)
     sys.exit(bool(failed))
 
 
