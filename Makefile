@@ -1,6 +1,7 @@
 # make install            the environment, in .venv
 # make test | lint        what has to pass before a commit
 # make test-ray           the tests of --executor ray, with Ray (250 MB more) and a cluster of its own
+# make fuzz              hostile input for five minutes, chosen by the branches it reaches (atheris), then 5,000 at random
 # make reproduce-figure1  the paper's Figure 1; FRESH=1 forgets the shipped results and computes all of them
 # make reproduce-figure2  the paper's Figure 2 (500 dimensions): hours, most of them pymoo's; FRESH=1 as above
 # make reproduce-wine     the paper's wine network, DATA=FILE if it cannot be downloaded; FRESH=1 as above
@@ -13,7 +14,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install test test-ray test-wheel lint check reproduce-figure1 reproduce-figure2 reproduce-wine report quick
+.PHONY: install test test-ray test-wheel fuzz lint check reproduce-figure1 reproduce-figure2 reproduce-wine report quick
 
 install: $(INSTALLED)
 
@@ -30,6 +31,11 @@ test: install
 test-ray: install
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[ray]'
 	$(BIN)/python -m pytest -m ray
+
+fuzz: install
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python scripts/fuzz_bytes.py
+	$(BIN)/python scripts/fuzz.py --n 5000
 
 lint: install
 	$(BIN)/ruff check .

@@ -147,5 +147,5 @@ def _work(task: Task, experiment: str, expected: tuple[tuple[str, str], str]) ->
         if (_version(), task.cell.settings_hash) != expected:
             raise ValueError("a machine of the cluster has another version of evobench, pymoo or cma")
         return compute_rows(task, experiment, provenance(), lambda share, best: None)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # as `compute`; a worker that is told to end gets a signal
         return failure_of(error)

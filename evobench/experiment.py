@@ -100,7 +100,7 @@ class Cell(BaseModel):
     algo: str
     backend: str
     fn: str
-    dim: int
+    dim: int = Field(ge=1, le=MAX_DIM)
     pop_size: int
     budget: int
     protocol: str

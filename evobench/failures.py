@@ -66,5 +66,5 @@ class Failures:
                     content = json.loads(text)
                     key = (content["algo"], content["fn"], int(content["dim"]), content["settings_hash"])
                     yield Failed(path, key, tuple(map(int, content["seeds"])), str(content["reason"]), written)
-                except (ValueError, TypeError, KeyError, RecursionError):
+                except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
                     yield Failed(path, ("", "", 0, ""), (), "cannot be read: it is no record of a failure", written)

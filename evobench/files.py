@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC
@@ -155,7 +157,7 @@ def touch(path: Path, content: bytes) -> None:
     """
     if local(path):
         os.utime(path)
-    elif path.exists():
+    elif exists(path):
         _remote(path).pipe_file(_key(path), content)
     else:
         raise FileNotFoundError(str(path))
@@ -182,16 +184,48 @@ def now(directory: Path) -> float:
     Raises:
         OSError: if nothing can be written there.
     """
+    if local(directory):
+        with tempfile.TemporaryFile(dir=directory) as file:
+            return os.fstat(file.fileno()).st_mtime
     probe = directory / f".clock-{secrets.token_hex(8)}"
     try:
-        if local(directory):
-            with probe.open("w") as file:
-                return os.fstat(file.fileno()).st_mtime
         probe.write_bytes(b"")
         return dated(probe)[1]
     finally:
         with suppress(OSError):
             remove(probe)
+
+
+@_in_os_errors
+def exists(path: Path) -> bool:
+    """Whether there is something of that name.
+
+    Raises:
+        OSError: if the file system refuses.
+    """
+    return path.exists()
+
+
+@_in_os_errors
+def read(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        OSError: if it is not there, or the file system refuses.
+    """
+    return path.read_bytes()
+
+
+@_in_os_errors
+def set_aside(path: Path) -> None:
+    """Rename a file to `….corrupt`, numbered if there is one already; nothing if it is gone.
+
+    Raises:
+        OSError: if the file system refuses.
+    """
+    names = (path.with_name(f"{path.name}.corrupt{number or ''}") for number in itertools.count())
+    with suppress(FileNotFoundError):
+        path.rename(next(name for name in names if not name.exists()))
 
 
 @_in_os_errors

@@ -175,7 +175,7 @@ def _content(text: bytes) -> tuple[Owner | None, frozenset[int] | None]:
         content = json.loads(text)
         host, machine, pid, started = content["owner"]
         return Owner(str(host), str(machine), int(pid), str(started)), frozenset(map(int, content["seeds"]))
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None, None
 
 

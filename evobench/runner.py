@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import pandas as pd
 
@@ -27,7 +27,7 @@ from evobench.failures import Failures
 from evobench.leases import Leases
 from evobench.problems import check_differentiable, function_source, make_problem
 from evobench.schedule import Schedule
-from evobench.store import Store
+from evobench.store import Announced, AnnouncedCell, Store
 from evobench.tasks import Context, Failure, Task, footprint, provenance
 
 MEMORY = 2.5 * 2**30
@@ -209,11 +209,11 @@ def _work_through(
     return summary
 
 
-def _announced(experiment: Experiment, todo: Plan) -> dict[str, Any]:
+def _announced(experiment: Experiment, todo: Plan) -> Announced:
     """A plan as the store keeps it for `evobench watch`."""
-    cells = [{"key": cell.key, "backend": cell.backend, "budget": cell.budget} for cell in todo.cells]
-    started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"name": experiment.name, "started_at": started_at, "seeds": experiment.seeds, "cells": cells}
+    cells = tuple(AnnouncedCell(key=cell.key, backend=cell.backend, budget=cell.budget) for cell in todo.cells)
+    now = datetime.now(UTC).replace(microsecond=0)  # as the rows say it, which are compared with it
+    return Announced(name=experiment.name, started_at=now, seeds=experiment.seeds, cells=cells)
 
 
 def _local(

@@ -33,3 +33,13 @@ def configure(owner: str, defaults: BaseModel, overrides: dict[str, Any]) -> Bas
 def shown(value: Any) -> str:
     """A user's value in a message: short and on one line, whatever was given."""
     return f"{reprlib.repr(value):.100}"
+
+
+def said(error: BaseException) -> str:
+    """An exception's message in another: its first line, short and printable, whatever it says; empty if nothing."""
+    try:
+        text = str(error).strip()
+    except Exception:  # a user's exception may fail even at this
+        return ""
+    line = text.splitlines()[0][:500] if text else ""
+    return line if line.isprintable() else ascii(line)

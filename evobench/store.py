@@ -11,10 +11,7 @@ merged into one; a crash in between leaves the same rows twice, and readers drop
 from __future__ import annotations
 
 import hashlib
-import itertools
-import json
 import re
-import tempfile
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,8 +20,10 @@ from typing import Any, Literal
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
-from evobench.files import local, locate, matching, nearest, now, remove, write_atomically
+from evobench.files import exists, local, locate, matching, nearest, now, read, remove, set_aside, write_atomically
+from evobench.settings import said
 
 RUNS = pa.schema(
     {
@@ -77,6 +76,9 @@ HISTORY = pa.schema(
 )
 """Learned hyper-parameters follow as further float64 columns, in the shards that have them."""
 
+COMPLETE = {*RUNS.names, *HISTORY.names} - {"gap"}
+"""Columns without nulls. The gap is null where the optimum is not known, a hyper-parameter where it is not yet."""
+
 CellKey = tuple[str, str, int, str]
 """What identifies a cell: algo, fn, dim, settings_hash."""
 
@@ -96,6 +98,24 @@ PARQUET: Any = {
 
 PLAN = "plan.json"
 """Beside the results: the cells and seeds of the last command that had something to compute."""
+
+
+class AnnouncedCell(BaseModel):
+    """A cell, and what its runs will cost."""
+
+    key: CellKey
+    backend: str
+    budget: int = Field(ge=1, le=2**63 - 1)
+
+
+class Announced(BaseModel):
+    """What a command set out to do: the content of `PLAN`."""
+
+    name: str
+    started_at: AwareDatetime
+    seeds: tuple[int, ...]
+    cells: tuple[AnnouncedCell, ...]
+
 
 MERGES = 100
 """How often a reader looks again for shards that another process has merged meanwhile."""
@@ -121,20 +141,15 @@ class Store:
         Raises:
             StoreError: if the directory could not be written.
         """
-        try:
-            probe = nearest(self.directory)
-            if not local(probe):
-                now(probe)
-                return
-        except OSError as error:
-            raise StoreError(f"cannot write to '{self.directory}': {error.strerror or error}") from error
-        if not probe.is_dir():
-            raise StoreError(f"cannot write to '{self.directory}': '{probe}' is not a directory")
-        try:  # by writing: permissions say yes to root on a file system that says no
-            with tempfile.TemporaryFile(dir=probe):
-                pass
-        except OSError as error:
-            raise StoreError(f"cannot write to '{self.directory}': {error.strerror}") from error
+        for place in (self.directory, *(self.directory / kind for kind in KINDS)):
+            probe = place
+            try:
+                probe = nearest(place)
+                now(probe)  # writes: permissions say yes to root on a file system that says no
+            except NotADirectoryError as error:
+                raise StoreError(f"cannot write to '{place}': '{probe}' is not a directory") from error
+            except OSError as error:
+                raise StoreError(f"cannot write to '{place}': {error.strerror or error}") from error
 
     def check_ours(self) -> None:
         """Fail now rather than when the results are read.
@@ -159,20 +174,21 @@ class Store:
 
         Raises:
             StoreError: if the system does not let a file be read.
+            OSError: if it does not let one be renamed.
         """
         sentences = []
         names = {path.name for kind in KINDS for path in self.files(kind)}
         for name in sorted(name for name in names if SHARD.fullmatch(name)):
             paths = {kind: self.directory / kind / name for kind in KINDS}
             try:
-                if paths["runs"].exists():
+                if exists(paths["runs"]):
                     for kind, path in paths.items():
                         _read(path, kind)
-                elif paths["history"].exists():  # of a task that was killed before it wrote its runs
+                elif exists(paths["history"]):  # of a task that was killed before it wrote its runs
                     _read(paths["history"], "history")
                 continue
             except FileNotFoundError as error:
-                if paths["history"].exists() or not paths["runs"].exists():
+                if exists(paths["history"]) or not exists(paths["runs"]):
                     continue  # another process is merging them
                 sentences.append(f"'{error.filename or paths['history']}' is missing")
             except StoreError as error:
@@ -180,8 +196,7 @@ class Store:
                     raise  # not allowed to read it, say: nothing is wrong with the file
                 sentences.append(str(error))
             for path in paths.values():
-                with suppress(FileNotFoundError):
-                    path.rename(_free(path.with_name(f"{path.name}.corrupt")))
+                set_aside(path)
         return sentences
 
     def write(self, runs: pd.DataFrame, history: pd.DataFrame) -> str:
@@ -237,7 +252,7 @@ class Store:
             if path.name != kept:
                 remove(path)
 
-    def write_plan(self, content: dict[str, Any]) -> None:
+    def write_plan(self, plan: Announced) -> None:
         """Say what the last command set out to do here, for whoever watches.
 
         Raises:
@@ -245,11 +260,11 @@ class Store:
         """
         path = self.directory / PLAN
         try:
-            write_atomically(path, lambda file: file.write(json.dumps(content, indent=1).encode()))
+            write_atomically(path, lambda file: file.write(plan.model_dump_json(indent=1).encode()))
         except OSError as error:
             raise StoreError(f"cannot write '{path}': {error.strerror or error}") from error
 
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> Announced:
         """What `write_plan` wrote.
 
         Raises:
@@ -257,12 +272,15 @@ class Store:
         """
         path = self.directory / PLAN
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            return {**content, "cells": [{**cell, "key": tuple(cell["key"])} for cell in content["cells"]]}
+            return Announced.model_validate_json(read(path))
         except FileNotFoundError:
             raise StoreError(f"nothing to watch in '{self.directory}': no experiment was started there") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"cannot read '{path}': {_first_line(error)}") from error
+        except OSError as error:
+            raise StoreError(f"cannot read '{path}': {error.strerror or error}") from error
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(map(str, problem["loc"]))
+            raise StoreError(f"cannot read '{path}': {where and f'{where}: '}{problem['msg']}") from error
 
     def merge(self, key: CellKey) -> None:
         """Put the shards of a finished cell into one file each of runs and history."""
@@ -336,7 +354,7 @@ def _frame(tables: Sequence[pa.Table], kind: Kind, repeats: bool = False) -> pd.
     try:
         frame = pa.concat_tables(tables, promote_options="default").to_pandas()
     except pa.ArrowException as error:
-        raise StoreError(f"these {kind} do not fit together: {_first_line(error)}") from error
+        raise StoreError(f"these {kind} do not fit together: {said(error) or type(error).__name__}") from error
     return (frame if repeats else frame.drop_duplicates(key)).sort_values(key, kind="stable").reset_index(drop=True)
 
 
@@ -348,30 +366,39 @@ def _read(path: Path, kind: Kind, columns: list[str] | None = None) -> pa.Table:
         FileNotFoundError: if it is gone.
     """
     try:
-        source = path if local(path) else pa.BufferReader(path.read_bytes())
+        source = path if local(path) else pa.BufferReader(read(path))
         with pq.ParquetFile(source, page_checksum_verification=True) as file:
-            found = file.schema_arrow
-            for field in RUNS if kind == "runs" else HISTORY:
-                if field.name not in found.names:
-                    raise StoreError(f"'{path}' is not a result of evobench: it has no column '{field.name}'")
-                if found.field(field.name).type != field.type:
-                    raise StoreError(
-                        f"'{path}' is not a result of evobench: its column '{field.name}' is no {field.type}"
-                    )
-            for column in set(found.names) - set(RUNS.names if kind == "runs" else HISTORY.names):
-                if kind == "history" and found.field(column).type != pa.float64():
-                    raise StoreError(f"'{path}' is not a result of evobench: its column '{column}' is no double")
+            if why := _not_ours(file.schema_arrow, kind):
+                raise StoreError(f"'{path}' is not a result of evobench: {why}")
             table = file.read(columns=columns)
             if table.num_rows != file.metadata.num_rows:
                 raise ValueError(f"its footer counts {file.metadata.num_rows} rows, and there are {table.num_rows}")
             if columns is None:  # after reading: of a damaged column, the metadata alone would end the process
                 _check_names(file.metadata)
             table.validate(full=True)  # text that is not UTF-8 would fail later, and less clearly
+            if gaps := [name for name in table.column_names if name in COMPLETE and table.column(name).null_count]:
+                raise StoreError(f"'{path}' is not a result of evobench: its column '{gaps[0]}' has gaps")
             return table
     except (FileNotFoundError, StoreError):
         raise
     except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: names that are not UTF-8
-        raise StoreError(f"cannot read '{path}': {_first_line(error)}") from error
+        raise StoreError(f"cannot read '{path}': {said(error) or type(error).__name__}") from error
+
+
+def _not_ours(found: pa.Schema, kind: Kind) -> str | None:
+    """Why a store cannot have written a file with these columns."""
+    if twice := [name for name in found.names if found.names.count(name) > 1]:
+        return f"it has two columns {twice[0]!r}"
+    ours = RUNS if kind == "runs" else HISTORY
+    for field in ours:
+        if field.name not in found.names:
+            return f"it has no column '{field.name}'"
+        if found.field(field.name).type != field.type:
+            return f"its column '{field.name}' is no {field.type}"
+    for name in found.names:
+        if kind == "history" and name not in ours.names and found.field(name).type != pa.float64():
+            return f"its column {name!r} is no double"
+    return None
 
 
 def _check_names(metadata: pq.FileMetaData) -> None:
@@ -385,15 +412,6 @@ def _check_names(metadata: pq.FileMetaData) -> None:
             one, other = metadata.schema.column(index).path, metadata.row_group(group).column(index).path_in_schema
             if one != other:
                 raise ValueError(f"its footer calls column {index} both {one!r} and {other!r}")
-
-
-def _free(path: Path) -> Path:
-    """The path, numbered if there is something already."""
-    return next(free for n in itertools.count() if not (free := path.with_name(f"{path.name}{n or ''}")).exists())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _pattern(key: CellKey) -> str:

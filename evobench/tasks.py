@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import platform
@@ -28,6 +29,7 @@ from evobench.evograd.loop import Watch, run_batch
 from evobench.experiment import BESIDE, Cell
 from evobench.problems import Problem, draw_shift, make_problem
 from evobench.record import RunRecord
+from evobench.settings import said
 from evobench.store import Store, StoreError
 
 Progress = Callable[[float, float], object]
@@ -246,8 +248,16 @@ def compute(task: Task, context: Context, progress: Progress) -> pd.DataFrame | 
     checkpoint = Checkpoint(store.checkpoint(*task.key), _fingerprint(task, origin))
     try:
         runs, history = compute_rows(task, experiment, origin, progress, checkpoint)
-        store.write(runs, history)
-    except (Exception, SystemExit) as error:  # one failing task must not take the others with it
+        try:
+            store.write(runs, history)
+        except StoreError as error:
+            if getattr(error.__cause__, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            checkpoint.remove()  # of a task that is done, and larger than its result
+            store.write(runs, history)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # one failing task must not take the others with it
         failure = failure_of(error)
         if failure.why == "memory":
             checkpoint.remove()  # its halves are other batches
@@ -268,10 +278,10 @@ def compute_rows(
 
 def failure_of(error: BaseException) -> Failure:
     """What an exception means for its task."""
-    text = str(error)
-    reason = f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
+    text = said(error)
+    reason = f"{type(error).__name__}: {text or 'no message'}"
     if isinstance(error, StoreError):
-        return Failure(text, "store")
+        return Failure(str(error), "store")
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:  # torch, on the CPU
         return Failure(reason, "memory")
     return Failure(reason)

@@ -23,7 +23,7 @@ from evobench.evograd.outer import OuterSettings
 from evobench.experiment import PROTOCOLS, Cell, Experiment, shipped_configs
 from evobench.problems import FUNCTIONS, PAPER_FUNCTIONS, PLUGGED, Function, load_function
 from evobench.runner import Plan
-from evobench.stats import TIE, labels
+from evobench.stats import TIE, labels, quantile
 from evobench.store import CELL, CellKey
 from evobench.tables import MISSING
 from evobench.tasks import Task
@@ -239,7 +239,7 @@ def _facts_of(runs: pd.DataFrame | None, gradients: bool) -> list[str]:
     """A cell's columns after its name. `seconds` is the time its runs took all together."""
     if runs is None:
         return ["0"]
-    low, median, high = runs["best_f"].quantile([0.25, 0.5, 0.75])
+    low, median, high = (quantile(runs["best_f"].to_numpy(), q) for q in (0.25, 0.5, 0.75))
     reasons = runs["stop_reason"].value_counts()
     return [
         str(len(runs)),

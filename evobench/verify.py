@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 
 from evobench.algorithms import ALGORITHMS
-from evobench.experiment import BESIDE, Cell
+from evobench.experiment import BESIDE, Cell, one_sentence
 from evobench.failures import Failures
-from evobench.problems import FUNCTIONS, draw_shift, make_problem
+from evobench.problems import FUNCTIONS, Problem, draw_shift, make_problem
+from evobench.settings import shown
 from evobench.store import CELL, KINDS, RUN_KEY, Store
+from evobench.tasks import failure_of
 
 ROUNDING = 1e-9
 """Relative difference between a stored value and the same one computed in a batch of another size."""
@@ -113,30 +116,49 @@ def _cell(rows: pd.DataFrame) -> Iterator[Finding]:
         yield Finding(_cell_name(first), f"cannot be evaluated again: {error}")
         return
     for _, row in rows.iterrows():
-        spent = row["f_evals"] + row["gradient_cost"] * row["g_evals"]
-        if spent > row["budget"]:
-            yield Finding(_name(row), f"spent {spent:g} evaluations of {row['budget']}")
-        versions = {"pymoo": row["pymoo_version"], "cma": row["cma_version"]}
-        cell = _cell_of(row)
-        if (expected := cell.hash_with(versions)) != row["settings_hash"]:
-            yield Finding(_name(row), f"does not have the settings_hash of its settings, {expected}")
-    for _, row in rows.iterrows():
-        x = np.asarray(row["best_x"])
-        if x.shape != (problem.dim,) or not ((problem.lower <= x) & (x <= problem.upper)).all():
-            yield Finding(_name(row), "has a best_x outside the box")
-            continue
-        shift = draw_shift(int(row["seed"]), problem, row["shift"]) if row["shift"] else None
-        value = float((problem if shift is None else problem.shifted(shift))(x))
-        if np.isfinite(row["best_f"]) and not np.isclose(row["best_f"], value, rtol=ROUNDING, atol=ROUNDING):
-            yield Finding(_name(row), f"has best_f {row['best_f']!r}, but the objective at best_x is {value!r}")
+        try:
+            yield from _row(row, problem)
+        except Exception as error:  # a user's function may raise anything
+            yield Finding(_name(row), f"cannot be evaluated again: {failure_of(error).reason}")
+
+
+def _row(row: Any, problem: Problem) -> Iterator[Finding]:
+    """One run: its budget, its settings and its value."""
+    spent = row["f_evals"] + row["gradient_cost"] * row["g_evals"]
+    if spent > row["budget"]:
+        yield Finding(_name(row), f"spent {spent:g} evaluations of {row['budget']}")
+    versions = {"pymoo": row["pymoo_version"], "cma": row["cma_version"]}
+    if (expected := _cell_of(row).hash_with(versions)) != row["settings_hash"]:
+        yield Finding(_name(row), f"does not have the settings_hash of its settings, {expected}")
+    x = np.asarray(row["best_x"])
+    if x.shape != (problem.dim,) or not ((problem.lower <= x) & (x <= problem.upper)).all():
+        yield Finding(_name(row), "has a best_x outside the box")
+        return
+    if row["shift"]:
+        problem = problem.shifted(draw_shift(int(row["seed"]), problem, row["shift"]))
+    value = float(problem(x))
+    if np.isfinite(row["best_f"]) and not np.isclose(row["best_f"], value, rtol=ROUNDING, atol=ROUNDING):
+        yield Finding(_name(row), f"has best_f {row['best_f']!r}, but the objective at best_x is {value!r}")
 
 
 def _cell_of(row: Any) -> Cell:
-    """The cell that a row says it belongs to."""
-    settings = json.loads(row["settings"])
+    """The cell that a row says it belongs to.
+
+    Raises:
+        ValueError: if there is no such cell.
+    """
+    try:
+        settings = json.loads(row["settings"])
+    except RecursionError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise ValueError(f"its settings are no mapping: {shown(row['settings'])}")
     beside = {name: settings.pop(name) for name in BESIDE if name in settings}
     function = FUNCTIONS.get(row["fn"])
     known = function.settings.model_fields if function is not None else {}
     problem = {name: settings.pop(name) for name in known if name in settings}
     fields = {name: row[name] for name in Cell.model_fields if name not in ("settings", "problem", *BESIDE)}
-    return Cell(**fields, settings=settings, problem=problem, **beside)
+    try:
+        return Cell(**fields, settings=settings, problem=problem, **beside)
+    except ValidationError as error:
+        raise ValueError(one_sentence(error)) from error

@@ -72,30 +72,31 @@ def look(store: Store, now: datetime | None = None) -> Look:
         StoreError: if no experiment was started there.
     """
     plan = store.plan()
+    began = plan.started_at.isoformat(timespec="seconds")
     try:
         runs = store.load()
-        runs = runs[runs["seed"].isin(plan["seeds"])]
+        runs = runs[runs["seed"].isin(plan.seeds)]
         found = {tuple(key): rows for key, rows in runs.groupby(CELL)}
     except StoreError:
         if store.files("runs"):
             raise
         found = {}  # nothing has ended yet
-    elapsed = ((now or datetime.now(UTC)) - datetime.fromisoformat(plan["started_at"])).total_seconds()
+    elapsed = ((now or datetime.now(UTC)) - plan.started_at).total_seconds()
     cells, fresh, spent, missing = [], 0, 0.0, 0.0
-    for cell in plan["cells"]:
-        algo, fn, dim, _ = cell["key"]
-        rows = found.get(cell["key"])
-        cost = COST[cell["backend"]] * cell["budget"]
+    for cell in plan.cells:
+        algo, fn, dim, _ = cell.key
+        rows = found.get(cell.key)
+        cost = COST.get(cell.backend, 1) * cell.budget
         done = 0 if rows is None else len(rows)
         if rows is not None:
-            new = int((rows["started_at"] >= plan["started_at"]).sum())
+            new = int((rows["started_at"] >= began).sum())
             fresh, spent = fresh + new, spent + cost * new
-        missing += cost * (len(plan["seeds"]) - done)
+        missing += cost * (len(plan.seeds) - done)
         best = float("inf") if rows is None else float(rows["best_f"].min())
         touched = "" if rows is None else str(rows["started_at"].max())
-        cells.append(CellState(f"{algo} {fn} {dim}D", done, len(plan["seeds"]), best, touched))
+        cells.append(CellState(f"{algo} {fn} {dim}D", done, len(plan.seeds), best, touched))
     rate = 60 * fresh / elapsed if elapsed > 0 else 0.0
-    return Look(plan["name"], cells, rate, elapsed * missing / spent if spent else None)
+    return Look(plan.name, cells, rate, elapsed * missing / spent if spent else None)
 
 
 def watch(

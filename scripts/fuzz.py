@@ -3,7 +3,8 @@
     python scripts/fuzz.py [--n 20000] [--seed 1]
 
 Each input has to be refused with one sentence, or to work: no other exception, nothing written outside the
-output directory, and a damaged file is refused or reads as before. Ends with exit code 1 at what is not so.
+output directory, and a damaged file is refused or reads as before. What is not so is printed, and the exit code
+is 1. `scripts/fuzz_bytes.py` looks for such inputs by the branches that they reach.
 """
 
 from __future__ import annotations
@@ -17,20 +18,26 @@ import string
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import typer.main
 import yaml
 
 import evobench.runner
 from evobench.cli import app
-from evobench.experiment import Experiment, make_experiment, read_config
+from evobench.experiment import Experiment, make_experiment, read_config, shipped_configs
 from evobench.runner import Summary, run_experiment
-from evobench.store import KINDS, Store, StoreError
+from evobench.store import KINDS, Kind, Store, StoreError
 
 SOUND = {"algo": "pso_diff,ga", "fn": "sphere", "dim": 2, "seeds": 2, "budget": 60, "pop": 10, "device": "cpu"}
+CONFIGS = [SOUND, *(yaml.safe_load(path.read_text()) for path in sorted(shipped_configs().glob("*.yaml")))]
+
+COMMAND = typer.main.get_command(app)  # `app` itself would be built anew at every call
 
 SCRAPS: tuple[Any, ...] = (
     None, True, -1, 0, 1, 1.5, 10**30, float("nan"), float("inf"), "", "all", "ga", "ackley", "30", "0-3", "1,2,,",
@@ -77,6 +84,11 @@ def must(true: bool, what: str) -> None:
         raise AssertionError(what)
 
 
+def must_be_a_sentence(message: str) -> None:
+    must(bool(message.strip()), "an empty message")
+    must(message.isprintable() and len(message) < 1000, f"no one line: {message!r:.2000}")
+
+
 def a_value(chance: random.Random) -> Any:
     if chance.random() < 0.7:
         return chance.choice(SCRAPS)
@@ -84,9 +96,11 @@ def a_value(chance: random.Random) -> Any:
 
 
 def a_config(chance: random.Random, directory: Path) -> str:
-    """A sound config with something wrong in it, as data or as text."""
-    content: dict[str, Any] = dict(SOUND)
-    for _ in range(chance.randrange(1, 4)):
+    """A sound config with keys of others or with something wrong in it, as data or as text."""
+    content: dict[str, Any] = dict(chance.choice(CONFIGS))
+    for _ in range(chance.randrange(3)):
+        content.update([chance.choice(list(chance.choice(CONFIGS).items()))])
+    for _ in range(chance.randrange(3)):
         key = chance.choice([*Experiment.model_fields, str(a_value(chance))])
         content[key] = a_value(chance)
     text = yaml.safe_dump(content, allow_unicode=True)
@@ -100,7 +114,7 @@ def a_config(chance: random.Random, directory: Path) -> str:
     try:
         make_experiment(read_config(path)).cells()
     except ValueError as error:
-        must(bool(str(error).strip()), "an empty message")
+        must_be_a_sentence(str(error))
         return "refused"
     return "sound"
 
@@ -115,7 +129,7 @@ def some_flags(chance: random.Random, directory: Path) -> str:
         words += [flag, str(a_value(chance)), *(["--fresh"] if chance.random() < 0.1 else [])]
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as complaint:
         try:
-            app(words, prog_name="evobench")
+            COMMAND(words, prog_name="evobench")
         except SystemExit as end:
             text = complaint.getvalue()
             must(end.code in (0, 2), f"exit code {end.code} of {words}: {text}")
@@ -123,6 +137,11 @@ def some_flags(chance: random.Random, directory: Path) -> str:
                 must(text.startswith("error: ") and text.count("\n") == 1, f"no one sentence: {text}")
                 return "refused"
     return "sound"
+
+
+@cache
+def whole(directory: Path, kind: Kind) -> pd.DataFrame:
+    return Store(directory).load(kind)
 
 
 def a_damaged_file(chance: random.Random, directory: Path) -> str:
@@ -137,7 +156,7 @@ def a_damaged_file(chance: random.Random, directory: Path) -> str:
     else:
         for _ in range(chance.randrange(1, 4)):
             spoiled[chance.randrange(len(spoiled))] ^= 1 << chance.randrange(8)
-    sound = store.load(kind)
+    sound = whole(store.directory, kind)
     path.write_bytes(spoiled)
     try:
         pd.testing.assert_frame_equal(store.load(kind), sound, check_exact=True)
@@ -167,7 +186,7 @@ def an_objective(chance: random.Random, directory: Path) -> str:
             fresh=True,
         )
     except ValueError as error:
-        must(bool(str(error).strip()), "an empty message")
+        must_be_a_sentence(str(error))
         return "refused"
     return "failed" if summary.failures else "sound"
 
@@ -190,20 +209,19 @@ def main() -> None:
             kind, share = a_config, number % 100
             if share >= 40:
                 kind = some_flags if share < 70 else a_damaged_file if share < 98 else an_objective
-            state = chance.getstate()
             try:
                 evobench.runner.run_experiment = real if kind is an_objective else lambda *_, **__: Summary()
                 counts[f"{kind.__name__}: {kind(chance, directory)}"] += 1
-            except BaseException:
-                print(f"input {number} of {kind.__name__}, seed {options.seed}", file=sys.stderr)
-                chance.setstate(state)
-                raise
+            except (Exception, SystemExit):
+                print(f"input {number}, seed {options.seed}:\n{traceback.format_exc()}", file=sys.stderr)
+                counts["not refused, and does not work"] += 1
         allowed = {"store", "objectives", "hostile_objectives.py", "__pycache__", "config.yaml"}
         stray = {path.name for path in directory.iterdir()} - allowed
         must(not stray, f"written outside: {stray}")
     for what, count in sorted(counts.items()):
         print(f"{count:6,} {what}")
     print(f"{options.n:6,} inputs in {time.perf_counter() - began:.0f} s")
+    sys.exit("not refused, and does not work" in counts)
 
 
 if __name__ == "__main__":

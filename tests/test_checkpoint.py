@@ -1,5 +1,6 @@
 """Killed anywhere and started again, a sweep gives the same numbers, to the bit."""
 
+import errno
 import os
 import random
 import subprocess
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from evobench import files
 from evobench.algorithms import ALGORITHMS
 from evobench.evograd import FAMILIES, VARIANTS, checkpoint
 from evobench.evograd.checkpoint import Checkpoint, pack, unpack
@@ -126,6 +128,26 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 Checkpoint(Path(sys.argv[1]), "it").save({"x": torch.zeros(1_000_000)})
 print(list(Path(sys.argv[1]).parent.iterdir()))
 """
+
+
+def test_on_a_full_disk_the_checkpoint_makes_room_for_the_result(tmp_path, monkeypatch):
+    monkeypatch.setenv(checkpoint.VARIABLE, "0")
+    real, refused = files.write_atomically, []
+
+    def write(path, fill):
+        if list((tmp_path / "checkpoints").glob("*.pt")):
+            refused.append(path.name)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(path, fill)
+
+    monkeypatch.setattr("evobench.store.write_atomically", write)
+    summary = run_experiment(
+        make_experiment({"algo": "pso_diff", "fn": "sphere", "dim": 2, "seeds": 2, "pop": 10, "budget": 200}),
+        tmp_path,
+        jobs=1,
+    )
+    assert len(refused) == 1
+    assert (summary.computed, summary.failures) == (2, [])
 
 
 def test_a_file_that_cannot_grow_costs_the_checkpoint_only(tmp_path):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def cluster(tmp_path_factory):
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent.parent), str(directory)])}
     start = ["start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats", "--include-dashboard=false"]
-    command = [Path(sys.executable).with_name("ray"), *start, f"--port={address.rpartition(':')[2]}"]
+    command = [sys.executable, "-m", "ray.scripts.scripts", *start, f"--port={address.rpartition(':')[2]}"]
     command += ["--object-store-memory=100000000", "--node-ip-address=127.0.0.1"]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -99,6 +100,59 @@ def test_a_worker_that_is_killed(cluster, tmp_path, monkeypatch):
     assert any("gone" in notice and notice.endswith("; tried again") for notice in witness.notices), witness.notices
     one, other = (load_results(tmp_path / name).drop(columns=[*CLOCK, "best_x"]) for name in ("local", "ray"))
     assert one.equals(other)
+
+
+def parent_of(pid: str) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:  # it has ended
+        return None
+
+
+def test_a_machine_that_is_lost(tmp_path, monkeypatch):
+    """Of three: the one with the driver computes nothing, and one of the others is killed with all its processes."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install ray")
+    from ray.cluster_utils import Cluster
+
+    pid = tmp_path / "pid"
+    (tmp_path / "somewhere.py").write_text(SLOW.format(pid=str(pid), driver=os.getpid()))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent.parent), str(tmp_path)]))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    experiment = tiny(fn="somewhere:slow", algo="pso_diff,cmaes_plain,ga")
+    run_experiment(experiment, tmp_path / "local", jobs=1)
+
+    small = {"object_store_memory": 80_000_000, "include_dashboard": False}
+    machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
+    try:
+        others = [machines.add_node(num_cpus=1, **small) for _ in range(2)]
+        lost = []
+
+        def kill() -> None:
+            while not (pid.exists() and pid.read_text()):
+                time.sleep(0.01)
+            raylet = parent_of(pid.read_text())
+            workers = [int(place.name) for place in Path("/proc").glob("[0-9]*") if parent_of(place.name) == raylet]
+            (victim,) = [node for node in others if node.all_processes["raylet"][0].process.pid == raylet]
+            machines.remove_node(victim, allow_graceful=False)
+            for worker in workers:  # they would finish their tasks, and a machine that is lost has none
+                with suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
+            lost.append(victim)
+
+        killer = threading.Thread(target=kill, daemon=True)
+        killer.start()
+        witness, directory = Witness(), tmp_path / "ray"
+        summary = run_experiment(experiment, directory, listener=witness, executor="ray", address=machines.address)
+        killer.join(timeout=10)
+    finally:
+        machines.shutdown()
+    assert len(lost) == 1
+    assert summary.failures == []
+    again = [notice for notice in witness.notices if "its worker or machine is gone" in notice]
+    assert again, witness.notices
+    assert all(notice.endswith("; tried again") for notice in again)
+    assert_same_results(tmp_path / "local", directory)
 
 
 def test_no_cluster(tmp_path, refused):

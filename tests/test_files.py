@@ -115,6 +115,44 @@ def test_a_damaged_file_is_set_aside(url):
     assert [file.name for file in path.parent.glob("*.corrupt")] == [f"{path.name}.corrupt"]
 
 
+class Credentials(ValueError):
+    """As libraries of object stores raise, and ValueErrors as well."""
+
+
+@pytest.mark.parametrize("call", ["exists", "read_bytes", "rename", "glob"])
+def test_what_a_file_system_raises_of_its_own(call, url, monkeypatch):
+    """One sentence, and not taken for damage of the file that could not be read."""
+    run_experiment(small(algo="ga"), url, jobs=1)
+    store = Store(url)
+    (path,) = store.files("runs")
+    if call == "rename":
+        path.write_bytes(b"no parquet")
+
+    def refuse(*_, **__):
+        raise Credentials("no credentials")
+
+    monkeypatch.setattr(type(path), call, refuse)
+    with pytest.raises((OSError, StoreError)) as caught:
+        store.set_aside_damaged()
+    assert "Credentials: no credentials" in str(caught.value)
+    monkeypatch.undo()
+    assert store.files("runs") == [path]
+
+
+def test_a_place_where_nothing_can_be_written(place, monkeypatch):
+    (place / "a").mkdir(parents=True)
+    store = Store(place / "a" / "b" / "c")
+    store.check_writable()
+    assert not matching(place / "a", "*"), "it leaves nothing behind"
+    monkeypatch.setattr("evobench.store.now", lambda directory: raises(OSError(30, "Read-only file system")))
+    with pytest.raises(StoreError, match="c': Read-only file system"):
+        store.check_writable()
+
+
+def raises(error: Exception) -> None:
+    raise error
+
+
 def test_a_failure_is_recorded(url):
     failures = Failures(locate(url))
     key = ("ga", "ackley", 2, "0" * 12)

@@ -15,6 +15,7 @@ import pytest
 from evobench import leases
 from evobench.leases import LIMIT, Leases, Owner
 
+INFINITE = '{"owner": ["a", "b", 1e999, "d"], "seeds": []}'
 KEY = ("ga", "ackley", 3, "0123456789ab")
 NAME = "ga-ackley-3d-0123456789ab-s0-2"
 
@@ -86,7 +87,9 @@ def test_a_process_that_nobody_has_buried_is_dead(tmp_path):
     process.communicate()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"owner": [1, 2], "seeds": 3}', '{"owner": ["a","b","c","d"]}', "\0"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"owner": [1, 2], "seeds": 3}', '{"owner": ["a","b","c","d"]}', "\0", INFINITE]
+)
 def test_a_lease_that_cannot_be_read_holds_until_it_is_old(tmp_path, text):
     """It is being written, perhaps."""
     leave(tmp_path, None, text=text)

@@ -26,7 +26,7 @@ from evobench.experiment import Experiment, make_experiment
 from evobench.problems import draw_shift, make_problem
 from evobench.runner import Plan, Summary, plan, run_experiment
 from evobench.store import HISTORY, RUNS, Store, StoreError, load_results
-from evobench.tasks import Task, execute, provenance
+from evobench.tasks import Failure, Task, compute, execute, provenance
 from evobench.verify import verify
 
 CONTENT = {
@@ -455,6 +455,27 @@ def test_a_task_runs_by_itself():
     (cell,) = tiny(algo="cmaes_plain", fn="ackley").cells()
     records = execute(Task(cell, (4, 2)), lambda share, best: None)
     assert [record.seed for record in records] == [4, 2]
+
+
+def test_whatever_a_function_raises_is_the_failure_of_its_task(tmp_path, monkeypatch):
+    """Not only Exceptions: libraries cancel and skip by exceptions of other kinds. Ctrl-C is the user's."""
+
+    class Cancelled(BaseException):
+        pass
+
+    def raises(error):
+        def execute(*_, **__):
+            raise error
+
+        return execute
+
+    (cell,) = tiny(algo="cmaes_plain", fn="ackley").cells()
+    task, context = Task(cell, (4, 2)), ("adhoc", tmp_path, {})
+    monkeypatch.setattr("evobench.tasks.execute", raises(Cancelled("by a library")))
+    assert compute(task, context, lambda share, best: None) == Failure("Cancelled: by a library")
+    monkeypatch.setattr("evobench.tasks.execute", raises(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        compute(task, context, lambda share, best: None)
 
 
 def test_seeds_that_do_not_fit_into_memory_make_further_batches(tmp_path, monkeypatch):

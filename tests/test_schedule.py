@@ -174,6 +174,11 @@ def test_what_failed_elsewhere_meanwhile_is_reported_and_not_repeated(store):
     assert executor.begun == {SINGLE.seeds: 1}, "an old failure does not count"
 
 
+class Speechless(Exception):
+    def __str__(self):
+        raise AttributeError("never initialised")
+
+
 @pytest.mark.parametrize(
     ("error", "failure"),
     [
@@ -182,6 +187,9 @@ def test_what_failed_elsewhere_meanwhile_is_reported_and_not_repeated(store):
         (SystemExit(3), Failure("SystemExit: 3")),
         (MemoryError(), Failure("MemoryError: no message", "memory")),
         (RuntimeError("alloc: can't allocate memory"), Failure("RuntimeError: alloc: can't allocate memory", "memory")),
+        (RuntimeError("\n\x1b[31mred\nand more"), Failure(r"RuntimeError: '\x1b[31mred'")),
+        (RuntimeError("x" * 10**6), Failure(f"RuntimeError: {'x' * 500}")),
+        (Speechless(), Failure("Speechless: no message")),
         (StoreError("cannot write 'x'"), Failure("cannot write 'x'", "store")),
     ],
 )

@@ -503,6 +503,41 @@ def test_learned_columns_that_do_not_fit_together(store, refused):
         store.load("history")
 
 
+@pytest.mark.parametrize(("kind", "column"), [("runs", "f_evals"), ("history", "omega")])
+def test_two_columns_of_one_name(store, refused, kind, column):
+    """A flipped bit makes `g_evals` of the one next to it."""
+    name = write(store, 0, learned=("omega",))
+    path = store.directory / kind / name
+    table = pq.read_table(path)
+    pq.write_table(table.append_column(column, table.column(column)), path)
+    with refused(name, f"has two columns '{column}'", error=StoreError):
+        store.load(kind)
+
+
+@pytest.mark.parametrize(("kind", "column"), [("runs", "seed"), ("runs", "settings"), ("history", "best_f")])
+def test_a_column_with_gaps(store, refused, kind, column):
+    """Where it says nothing, nothing that reads it could go on; only an unknown gap is null."""
+    name = write(store, 0, 1, learned=("omega",))
+    path = store.directory / kind / name
+    table = pq.read_table(path)
+    at = table.schema.get_field_index(column)
+    gaps = pa.array([None, *table.column(at).to_pylist()[1:]], table.schema.field(at).type)
+    pq.write_table(table.set_column(at, table.schema.field(at), gaps), path)
+    with refused(name, f"its column '{column}' has gaps", error=StoreError):
+        store.load(kind)
+
+
+def test_control_characters_in_what_pyarrow_says(store, refused):
+    """It quotes a damaged footer's bytes as they are."""
+    path = store.directory / "runs" / write(store, 0)
+    content = bytearray(path.read_bytes())
+    start = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    content[start] = 0x1E  # the first field of the footer has a type that there is not
+    path.write_bytes(content)
+    with refused("cannot read", path.name, error=StoreError):
+        store.load()
+
+
 def test_a_missing_history_column(store, refused):
     name = write(store, 0)
     path = store.directory / "history" / name
@@ -641,6 +676,14 @@ def test_a_directory_that_cannot_be_made(tmp_path, refused):
             Store(directory).check_writable()
         with refused("cannot write", error=StoreError):
             write(Store(directory), 0)
+
+
+@pytest.mark.parametrize("kind", ["runs", "history"])
+def test_what_is_in_the_way_is_noticed_before_anything_is_computed(store, refused, kind):
+    store.directory.mkdir(parents=True, exist_ok=True)
+    (store.directory / kind).write_text("")
+    with refused("cannot write to", f"{kind}' is not a directory", error=StoreError):
+        store.check_writable()
 
 
 def test_a_file_system_that_is_read_only(refused):

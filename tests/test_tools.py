@@ -53,13 +53,13 @@ def test_sparkline():
 
 def test_looking_counts_what_is_stored(results):
     plan, started = Store(results).plan(), datetime.now(UTC) - timedelta(seconds=60)
-    assert [cell["key"][0] for cell in plan["cells"]] == ["pso_plain", "ga_plain"]
+    assert [cell.key[0] for cell in plan.cells] == ["pso_plain", "ga_plain"]
     shard = next((results / "runs").glob("ga_plain*"))
-    Store(results).write_plan({**plan, "started_at": (started - timedelta(days=1)).isoformat()})
+    Store(results).write_plan(plan.model_copy(update={"started_at": started - timedelta(days=1)}))
     whole = look(Store(results))
     assert (whole.done, whole.total, whole.complete, whole.left_s) == (6, 6, 2, 0.0)
     shutil.move(shard, results / "elsewhere")
-    Store(results).write_plan({**plan, "started_at": started.isoformat(timespec="seconds")})
+    Store(results).write_plan(plan.model_copy(update={"started_at": started}))
     half = look(Store(results), started + timedelta(seconds=60))
     assert (half.done, half.total, half.complete) == (3, 6, 1)
     assert half.left_s == pytest.approx(60, abs=1)  # as much again
@@ -87,15 +87,28 @@ def test_watching_ends_when_the_last_run_is_stored(results):
 def test_nothing_to_watch(tmp_path, refused: Refused):
     with refused("nothing to watch in"):
         look(Store(tmp_path))
-    (tmp_path / "plan.json").write_text("[")
-    with refused("cannot read"):
-        look(Store(tmp_path))
+    sound = '{"name": "a", "started_at": "2026-01-01T00:00:00Z", "seeds": [0], "cells": []}'
+    for text in ("[", "[" * 100_000, "[]", sound.replace("Z", ""), sound.replace("[0]", "[1e999]"), "\ud800"):
+        (tmp_path / "plan.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+        with refused("cannot read", "plan.json"):
+            look(Store(tmp_path))
+    (tmp_path / "plan.json").write_text(sound)
+    assert look(Store(tmp_path)).total == 0
 
 
 def test_a_rerun_leaves_the_plan_alone(results):
     before = (results / "plan.json").read_bytes()
     run_experiment(make_experiment({**SMALL, "algo": "pso_plain"}), results, jobs=1)
     assert (results / "plan.json").read_bytes() == before
+
+
+def test_the_table_of_runs_that_never_met_a_number(results):
+    """Of an objective that is NaN everywhere: no warning among the lines."""
+    runs = load_results(results)
+    finite = runs["seed"].eq(0) & runs["algo"].eq("ga_plain")
+    runs = runs.assign(best_f=runs["best_f"].where(finite, np.inf))
+    text = printed(terminal.cells_table(make_experiment(SMALL), runs), 120)
+    assert text.count(" inf ") == 3, "two medians and the best of one"
 
 
 def test_doctor_says_what_is_there(monkeypatch):

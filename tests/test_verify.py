@@ -64,6 +64,11 @@ def test_nothing_is_found_where_nothing_is_wrong(results):
         ("runs", "settings", lambda value: value.replace("0.9", "0.8"), "does not have the settings_hash"),
         ("runs", "settings", lambda value: '{"compile": true, ' + value[1:], "does not have the settings_hash"),
         ("runs", "pop_size", lambda value: value + 1, "does not have the settings_hash"),
+        ("runs", "pop_size", lambda value: -(2**31), "does not have the settings_hash"),
+        ("runs", "settings", lambda value: "[" * 100_000, "its settings are no mapping"),
+        ("runs", "settings", lambda value: "{", "cannot be evaluated again"),
+        ("runs", "settings", lambda value: "[]", "its settings are no mapping"),
+        ("runs", "settings", lambda value: '{"compile": 3}', "bad value 3 for compile"),
         ("history", "best_f", lambda value: -value, "gets worse"),
         ("history", "seed", lambda value: 7, "has no history"),
     ],
@@ -73,6 +78,21 @@ def test_what_is_wrong_is_found(copy, kind, column, change, what):
     findings = verify(copy).findings
     assert any(what in finding.what and finding.where.startswith(algo) for finding in findings), findings
     assert all(finding.where.endswith("seed 1") for finding in findings)
+
+
+def test_an_impossible_dimension_is_found(copy):
+    """And no box of two thousand million coordinates is made for it."""
+    spoil(copy, "runs", "dim", lambda value: 2**31 - 1)
+    assert any("2147483647) for dim: input should be" in finding.what for finding in verify(copy).findings)
+
+
+def test_an_objective_that_raises_is_found(copy, monkeypatch):
+    def no_value(self, x):
+        raise ZeroDivisionError("a bug\nof two lines")
+
+    monkeypatch.setattr("evobench.problems.Problem.__call__", no_value)
+    findings = verify(copy).findings
+    assert {finding.what for finding in findings} == {"cannot be evaluated again: ZeroDivisionError: a bug"}
 
 
 def test_missing_seeds_are_found(copy):

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from evobench.files import matching, remove, remove_empty, write_atomically
+from evobench.files import matching, read, remove, remove_empty, write_atomically
 
 VARIABLE, INTERVAL = "EVOBENCH_CHECKPOINT_S", 30.0
 """Seconds between two checkpoints, at least, and the environment variable that changes them."""
@@ -73,7 +73,7 @@ class Checkpoint:
     def load(self) -> dict[str, Any] | None:
         """What was saved, or None: there is nothing, it is damaged, or it is another batch's."""
         try:
-            data = self.path.read_bytes()
+            data = read(self.path)
         except OSError:
             return None
         digest, payload = data[:32], data[32:]
