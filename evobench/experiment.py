@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from evobench.algorithms import ALGORITHMS, algorithm_named
 from evobench.baselines import pymoo as pymoo_baselines
+from evobench.evograd.counter import COUNTED
 from evobench.evograd.descent import NAME as DESCENTS
 from evobench.evograd.space import STREAMS
 from evobench.problems import FUNCTIONS, PAPER_FUNCTIONS, PLUGGED, Problem, function_source, make_problem, source_digest
@@ -133,7 +134,7 @@ class Cell(BaseModel):
         if self.backend == "pymoo":
             content["versions"] = versions
         elif self.backend in ("evograd", "gradient"):
-            content["streams"] = STREAMS
+            content["streams"] = COUNTED if self.compile else STREAMS
             if ALGORITHMS[self.algo].variant == "guarded":
                 content["descents"] = DESCENTS
         if source := function_source(self.fn):

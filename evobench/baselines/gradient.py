@@ -30,7 +30,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from evobench.evograd.loop import Best, Carry, Evaluate, Evaluator, Gradient, Turn
-from evobench.evograd.space import Space, Streams
+from evobench.evograd.space import Random, Space, Streams
 from evobench.problems import Problem
 from evobench.record import RunRecord, history_points
 
@@ -115,7 +115,7 @@ class Descent:
         value = torch.full_like(x[..., 0], torch.inf, dtype=torch.float64)
         return Params(x), State(none, none, torch.zeros_like(value)[..., None], value, torch.zeros_like(value))
 
-    def noise(self, rng: Streams) -> Noise:
+    def noise(self, rng: Random) -> Noise:
         return Noise(self.space.start(rng, 1))
 
     def learned(self, params: Params) -> dict[str, Float[Tensor, " seeds"]]:

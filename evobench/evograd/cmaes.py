@@ -25,7 +25,7 @@ from torch import Tensor
 from evobench.evograd.loop import Evaluate
 from evobench.evograd.outer import OuterSettings
 from evobench.evograd.relaxations import logit, sigmoid
-from evobench.evograd.space import CENTRE_STD, Space, Streams, reflect, take
+from evobench.evograd.space import CENTRE_STD, Random, Space, Streams, reflect, take
 
 _H_SIGMA_SLOPE = 10.0  # of the logistic window (the authors' code)
 _SMALLEST_RATE = 1e-6  # a learned rate starts this far from 0 and 1 at least
@@ -202,7 +202,7 @@ class CMAES:
             eye, eye, space.full(0.0, 1, space.dim), space.full(0.0, 1, space.dim), space.full(0.0, 1, 1)
         )
 
-    def noise(self, rng: Streams) -> Noise:
+    def noise(self, rng: Random) -> Noise:
         (z,) = rng.normal((self.space.pop, self.space.dim))
         return Noise(z.to(self.space.lower.dtype))
 

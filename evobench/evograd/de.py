@@ -21,7 +21,7 @@ from torch import Tensor
 from evobench.evograd.loop import Evaluate
 from evobench.evograd.outer import OuterSettings
 from evobench.evograd.relaxations import binary_concrete, fitness_logits, logit, replace_worst, select, sigmoid
-from evobench.evograd.space import Space, Streams, reflect, take
+from evobench.evograd.space import Random, Space, Streams, reflect, take
 
 _MAX_F = 2.0
 """F is in (0, 2] (paper §2.1.3)."""
@@ -100,7 +100,7 @@ class DE:
         value, row = fitness.min(1, keepdim=True)
         return params, State(x, fitness, take(x, row), value)
 
-    def noise(self, rng: Streams) -> Noise:
+    def noise(self, rng: Random) -> Noise:
         n, dim = self.space.pop, self.space.dim
         return Noise(*rng.uniform((n, 3 if self._rand else 2, n), (n, dim), (n, 1)))
 

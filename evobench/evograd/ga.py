@@ -28,7 +28,7 @@ from evobench.evograd.relaxations import (
     select,
     sigmoid,
 )
-from evobench.evograd.space import Space, Streams, reflect, take
+from evobench.evograd.space import Random, Space, Streams, reflect, take
 
 
 class Params(NamedTuple):
@@ -108,7 +108,7 @@ class GA:
         )
         return params, _state(x, evaluate(x))
 
-    def noise(self, rng: Streams) -> Noise:
+    def noise(self, rng: Random) -> Noise:
         n, dim = self.space.pop, self.space.dim
         return Noise(*rng.uniform((n, 2, n), (n, dim), (n, dim), (n, dim), (n, dim)))
 

@@ -44,11 +44,12 @@ from torch import Tensor
 
 from evobench.evograd import descent as descents
 from evobench.evograd.checkpoint import Checkpoint, pack, unpack
+from evobench.evograd.counter import Counter
 from evobench.evograd.descent import Descent, select
 from evobench.evograd.graphs import Captured
 from evobench.evograd.outer import OuterSettings, OuterState, schedule, start, step
 from evobench.evograd.relaxations import replace_worst
-from evobench.evograd.space import Space, Streams, take
+from evobench.evograd.space import Random, Space, Streams, take
 from evobench.problems import Problem
 from evobench.record import RunRecord, history_points
 
@@ -77,7 +78,7 @@ class Program(Protocol):
         """Starting parameters (learned) and state (not learned)."""
         ...
 
-    def noise(self, rng: Streams) -> Any:
+    def noise(self, rng: Random) -> Any:
         """Every random number of a generation, independent of the parameters. Its field `rows`,
         `[S, n]`, names the individuals that the rest is for; None means all of them."""
         ...
@@ -242,8 +243,8 @@ def run_batch(
         dtype: of the state. Objective values are float64 and noise is float32 always, so that runs
             of either dtype share their noise.
         compile: turn the generation into machine code first (torch.compile): up to a minute, some
-            seconds where the compiler's cache has it, then two to three times as fast. The last bits
-            are other ones, and with them the course of a chaotic run.
+            seconds where the compiler's cache has it, then several times as fast. Random numbers are
+            made by the same program, and are other ones (`counter.py`).
         checkpoint: where the batch is saved now and then, and goes on from if it is there.
         progress: called now and then with (share of the budget spent, best value of any run); what
             is true of its answer ends the runs after this generation.
@@ -261,7 +262,7 @@ def run_batch(
     with (
         torch.no_grad(),
         _threads_for(space, few_large) as threads,
-        _Noises(algorithm, batch, device, threads) as noises,
+        _Noises(algorithm, batch, device, threads, compile) as noises,
     ):
         evaluate = Evaluator(problem, nothing_yet(space))
         params, state = algorithm.init(noises.rng, evaluate)
@@ -292,7 +293,7 @@ def run_batch(
             record(0)
         turn: Callable[..., Carry] = generation
         if compile:
-            turn = _compiled(generation, device, begun=done > 0)
+            turn = _compiled(generation, algorithm, device, begun=done > 0)
         elif _waits_for_launches(device) and watch is None:
             turn = Captured(generation)
         looked, stopped = time.perf_counter(), 0
@@ -339,41 +340,44 @@ def _waits_for_launches(device: str) -> bool:
     return torch.device(device).type == "cuda"
 
 
-def _compiled(generation: Turn, device: str, begun: bool) -> Callable[..., Carry]:
-    """The same generation as machine code, fused into few passes over memory."""
+def _compiled(generation: Turn, algorithm: Program, device: str, begun: bool) -> Callable[..., Carry]:
+    """Noise and generation as machine code, fused into few passes over memory."""
     torch.compiler.reset()  # every algorithm and problem is a program of its own
+
+    def drawn(carry: Carry, *counters: Counter) -> Carry:
+        return generation(carry, *(algorithm.noise(counter) for counter in counters))
+
     # On the CPU a C++ wrapper, which costs less time a call than the one in Python.
-    program = torch.compile(
-        generation.__call__, fullgraph=True, dynamic=False, options={"cpp_wrapper": device == "cpu"}
-    )
+    program = torch.compile(drawn, fullgraph=True, dynamic=False, options={"cpp_wrapper": device == "cpu"})
     # The first turn runs as it is: in what it returns, and from then on, the same fields share a
     # tensor, and a program is compiled for one such pattern.
     turns: Iterator[Callable[..., Carry]] = itertools.repeat(program)
     if not begun:
-        turns = itertools.chain([generation], turns)
+        turns = itertools.chain([drawn], turns)
 
     logging.getLogger("torch._inductor").setLevel(logging.ERROR)  # it warns of operations that it leaves as they are
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # of torch, to torch
 
-    def turn(carry: Carry, *noises: Any) -> Carry:
+    def turn(carry: Carry, *counters: Counter) -> Carry:
         with torch._dynamo.config.patch(trace_autograd_ops=True):
-            return next(turns)(carry, *noises)
+            return next(turns)(carry, *counters)
 
     return turn
 
 
 class _Noises:
-    """The noise of one generation after the other.
+    """The noise of one generation after the other; of a compiled one, which draws its own, the counters.
 
     Random numbers need no parameters: where the generation leaves a core free, that core draws the
     next generation's meanwhile. The streams are consumed in the same order.
     """
 
-    def __init__(self, algorithm: Program, seeds: Sequence[int], device: str, threads: int) -> None:
+    def __init__(self, algorithm: Program, seeds: Sequence[int], device: str, threads: int, compiled: bool) -> None:
         self.algorithm = algorithm
         self.rng = Streams(seeds, torch.float32, device)
+        self.counter = Counter.of(seeds, device) if compiled else None
         in_a_pool = multiprocessing.parent_process() is not None  # there every core has its own run
-        free = device == "cpu" and threads == 1 and not in_a_pool and (os.cpu_count() or 1) > 1
+        free = device == "cpu" and threads == 1 and not (compiled or in_a_pool) and (os.cpu_count() or 1) > 1
         self.spare = ThreadPoolExecutor(1) if free else None
         self.following: Future[Any] | None = None
 
@@ -385,7 +389,10 @@ class _Noises:
             self.spare.shutdown()
 
     def draw(self) -> Any:
-        """The next generation's noise."""
+        """The next generation's."""
+        if (counter := self.counter) is not None:
+            self.counter = counter.following()
+            return counter
         noise = self.algorithm.noise(self.rng) if self.following is None else self.following.result()
         self.following = self.spare.submit(self.algorithm.noise, self.rng) if self.spare is not None else None
         return noise
@@ -393,7 +400,8 @@ class _Noises:
     def saved(self) -> dict[str, Any]:
         """Where the streams are, and what was drawn ahead."""
         ahead = None if self.following is None else list(self.following.result()[:-1])
-        return {"ahead": ahead, "streams": self.rng.saved()}
+        turn = None if self.counter is None else self.counter.turn
+        return {"ahead": ahead, "streams": self.rng.saved(), "turn": turn}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go on from there."""
@@ -402,6 +410,8 @@ class _Noises:
             self.following = Future()
             self.following.set_result(kind(*saved["ahead"]))
         self.rng.restore(saved["streams"])
+        if self.counter is not None:
+            self.counter = self.counter._replace(turn=saved["turn"].to(self.counter.turn.device))
 
 
 @contextmanager

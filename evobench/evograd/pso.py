@@ -16,7 +16,7 @@ from torch import Tensor
 
 from evobench.evograd.loop import Evaluate
 from evobench.evograd.outer import OuterSettings
-from evobench.evograd.space import Space, Streams, reflect, take
+from evobench.evograd.space import Random, Space, Streams, reflect, take
 
 
 class Params(NamedTuple):
@@ -76,7 +76,7 @@ class PSO:
         params = Params(x, *(self.space.full(value, n) for value in (s.omega, s.c1, s.c2)))
         return params, State(torch.zeros_like(x), x, fitness, take(x, fitness.argmin(1, keepdim=True)))
 
-    def noise(self, rng: Streams) -> Noise:
+    def noise(self, rng: Random) -> Noise:
         shape = (self.space.pop, self.space.dim)
         return Noise(*rng.uniform(shape, shape))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,6 +30,19 @@ _MANTISSA, _ONE = np.uint32(0x007FFFFF), np.uint32(0x3F800000)
 _BELOW_ONE = np.float32(1 - 2.0**-24)
 
 
+@runtime_checkable
+class Random(Protocol):
+    """Where random numbers come from, one stream a seed: `Streams`, or a compiled generation's `Counter`."""
+
+    def uniform(self, *shapes: tuple[int, ...]) -> list[Float[Tensor, "seeds ..."]]:
+        """One tensor a shape, `[S, *shape]`, uniform on the open interval (0, 1)."""
+        ...
+
+    def normal(self, *shapes: tuple[int, ...]) -> list[Float[Tensor, "seeds ..."]]:
+        """One tensor a shape, `[S, *shape]`, standard normal."""
+        ...
+
+
 STREAMS = "SFC64 uniforms, torch normals"
 """Names the streams: other streams make other runs, and a cell's settings_hash covers it."""
 
@@ -47,20 +61,22 @@ class Streams:
 
     def uniform(self, *shapes: tuple[int, ...]) -> list[Float[Tensor, "seeds ..."]]:
         """One tensor a shape, `[S, *shape]`, uniform on the open interval (0, 1)."""
-        total = _total(shapes)
+        total = total_of(shapes)
         if not self.bits:
-            return self._split(self._draw(Tensor.uniform_, total).clamp_(min=_SMALLEST_UNIFORM), shapes)
+            flat = self._draw(Tensor.uniform_, total).clamp_(min=_SMALLEST_UNIFORM)
+            return split(flat.to(self.dtype), shapes)
         pairs = (total + 1) // 2  # SFC64 gives two words at once
         words = np.concatenate([bits.random_raw(pairs) for bits in self.bits]).view(np.uint32)
         words &= _MANTISSA
         words |= _ONE  # 1 + k/2²³, as a float32
-        flat = words.view(np.float32)
-        flat -= _BELOW_ONE  # (2k + 1)/2²⁴, exactly
-        return self._split(torch.from_numpy(flat.reshape(len(self.bits), 2 * pairs)[:, :total]), shapes)
+        uniforms = words.view(np.float32)
+        uniforms -= _BELOW_ONE  # (2k + 1)/2²⁴, exactly
+        flat = torch.from_numpy(uniforms.reshape(len(self.bits), 2 * pairs)[:, :total])
+        return split(flat.to(self.dtype), shapes)
 
     def normal(self, *shapes: tuple[int, ...]) -> list[Float[Tensor, "seeds ..."]]:
         """One tensor a shape, `[S, *shape]`, standard normal."""
-        return self._split(self._draw(Tensor.normal_, _total(shapes)), shapes)
+        return split(self._draw(Tensor.normal_, total_of(shapes)).to(self.dtype), shapes)
 
     def saved(self) -> dict[str, list[Tensor]]:
         """Where every stream is."""
@@ -84,12 +100,15 @@ class Streams:
             fill(row, generator=generator)  # type: ignore[operator]
         return flat
 
-    def _split(self, flat: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
-        parts = flat.to(self.dtype).split([math.prod(shape) for shape in shapes], dim=1)
-        return [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
+
+def split(flat: Float[Tensor, "seeds total"], shapes: Sequence[tuple[int, ...]]) -> list[Float[Tensor, "seeds ..."]]:
+    """One tensor a shape, `[S, *shape]`, of each seed's numbers in their order."""
+    parts = flat.split([math.prod(shape) for shape in shapes], dim=1)
+    return [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def _total(shapes: Sequence[tuple[int, ...]]) -> int:
+def total_of(shapes: Sequence[tuple[int, ...]]) -> int:
+    """Numbers that so many tensors hold."""
     return sum(math.prod(shape) for shape in shapes)
 
 
@@ -129,7 +148,7 @@ class Space:
         """A constant `[S, *shape]`."""
         return self.lower.new_full((self.seeds, *shape), value)
 
-    def start(self, rng: Streams, count: int) -> Float[Tensor, "seeds count dim"]:
+    def start(self, rng: Random, count: int) -> Float[Tensor, "seeds count dim"]:
         """Starting points `[S, count, D]`, as `init` says."""
         if self.init == "uniform":
             (unit,) = rng.uniform((count, self.dim))
