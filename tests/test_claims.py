@@ -49,14 +49,13 @@ def write(results: Path, name: str, cells: Cells, protocol: str = "paper", seeds
 
 def whole(runs: pd.DataFrame, **columns: Any) -> pd.DataFrame:
     """The runs with every column of a store's."""
-    common = {"budget": 1000, "wall_s": 3.0, "batch_size": 30, "init": "uniform", **columns}
+    common = {"budget": 1000, "wall_s": 3.0, "batch_size": 30, "init": "uniform", "settings": "{}", **columns}
     runs = runs.assign(**common)
     runs.loc[~runs["algo"].str.contains("_"), ["wall_s", "batch_size"]] = [2.0, 1]
     for field in RUNS:
         if field.name not in runs:
-            runs[field.name] = (
-                [[0.0]] * len(runs) if field.name == "best_x" else 0 if "int" in str(field.type) else None
-            )
+            empty = {"best_x": [[0.0]] * len(runs), "gap": np.nan}
+            runs[field.name] = empty.get(field.name, "" if field.type == "string" else 0)
     return runs
 
 
