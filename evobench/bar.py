@@ -27,7 +27,19 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from evobench import runtimes, stats
-from evobench.claims import LARGE, PROBLEMS, Evidence, Finding, Source, decided, holm, median
+from evobench.claims import (
+    BASELINES,
+    LARGE,
+    PROBLEMS,
+    Evidence,
+    Finding,
+    Source,
+    Sources,
+    decided,
+    holm,
+    median,
+    sources,
+)
 from evobench.stats import TIE
 
 Verdict = Literal["reached", "not reached", "evidence missing"]
@@ -35,8 +47,8 @@ Outcome = Literal["better", "slightly better", "worse", "no difference", "open"]
 """Of the first side. Significant after Holm's correction, but for the last two; `slightly better`: A12 below
 `LARGE`, which counts neither as better nor as worse. A worse one is worse by however little."""
 
-GUARDED = ("ga_guarded", "de_guarded", "pso_guarded", "cmaes_guarded")
-PYMOO = ("ga", "de", "pso", "cmaes", "cmaes_tpa")
+GUARDED = tuple(f"{family}_guarded" for family in BASELINES)
+PYMOO = (*BASELINES, "cmaes_tpa")
 DESCENTS = ("adam", "lbfgs")
 
 OPPONENTS = {"best of pymoo": PYMOO, "best descent": DESCENTS}
@@ -171,13 +183,16 @@ class _Field:
         return min(complete, key=lambda side: side.merit) if len(complete) == len(algos) else None
 
 
-def judge(results: Path) -> Bar:
+def judge(results: Path, source: Sources | None = None) -> Bar:
     """The bar by the runs under `results`.
+
+    Args:
+        source: of these results, where something else is judged by them too.
 
     Raises:
         StoreError: if a file there is damaged or not one of ours.
     """
-    field = _Field(Source(results, "figure1-fair", "fair"))
+    field = _Field((source or sources(results))("figure1-fair", "fair"))
     finding, count = field.evidence.finding, field.evidence.count
     twins = [(algo, algo.replace("_guarded", "_plain"), fn, dim) for algo in GUARDED for fn, dim in PROBLEMS]
     contests = _meet(

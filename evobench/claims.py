@@ -542,13 +542,25 @@ class Judgement:
         return "reproduced" if self.fair.holds else "reproduced only under the paper's protocol"
 
 
-def judge(results: Path, claims: Sequence[Claim] = CLAIMS) -> list[Judgement]:
+Sources = Callable[[str, str], Source]
+"""Gives an experiment's source by its name and protocol."""
+
+
+def sources(results: Path) -> Sources:
+    """The experiments under a directory, each read once however many judge by it."""
+    return cache(partial(Source, results))
+
+
+def judge(results: Path, claims: Sequence[Claim] = CLAIMS, source: Sources | None = None) -> list[Judgement]:
     """Each claim by the runs under `results`.
+
+    Args:
+        source: of these results, where something else is judged by them too.
 
     Raises:
         StoreError: if a file there is damaged or not one of ours.
     """
-    source = cache(partial(Source, results))
+    source = source or sources(results)
 
     def finding(where: tuple[str, str], rule: Callable[[Evidence], None]) -> Finding:
         evidence = Evidence(source(*where))

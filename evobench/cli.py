@@ -557,11 +557,12 @@ def claims(
       evobench claims --format markdown > claims.md
     """
     from evobench import bar, verdicts
-    from evobench.claims import judge
+    from evobench.claims import judge, sources
 
     if not results.is_dir():
         raise ValueError(f"bad --results '{results}': it is no directory")
-    judgements, own = judge(results), bar.judge(results)
+    source = sources(results)
+    judgements, own = judge(results, source=source), bar.judge(results, source)
     if form == "table" and sys.stdout.isatty():
         _console().print(verdicts.terminal(judgements, own))
     else:

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 import evobench
 from evobench import bar, figures, stats, tables, verdicts
-from evobench.claims import SEEDS, judge
+from evobench.claims import SEEDS, judge, sources
 from evobench.files import write_atomically
 from evobench.store import Store, StoreError
 from evobench.tables import Block, number
@@ -159,7 +159,8 @@ def build(results: Path) -> str:
     if (results / "runs").is_dir():
         raise ValueError(f"'{results}' is one experiment: give the directory of all, '{results.parent}'")
     experiments = {name: Experiment(results, name, title) for name, title in EXPERIMENTS.items()}
-    judgements, own = judge(results), bar.judge(results)
+    source = sources(results)
+    judgements, own = judge(results, source=source), bar.judge(results, source)
     paper, fair, large, wine = experiments.values()
     figure1 = [paper, fair]
     sections: list[tuple[str, str, str, list[Picture]]] = [

@@ -111,10 +111,14 @@ def slope(dims: Any, costs: Any) -> float:
     return float(np.polyfit(np.log(np.asarray(dims, float)), np.log(np.asarray(costs, float)), 1)[0])
 
 
+def name_of(family: str, compile: bool) -> str:
+    return FAMILY_NAMES[family] + (", compiled" if compile else "")
+
+
 def table(title: str, costs: pd.DataFrame) -> None:
     print(f"\n{title}")
     for (family, compile), row in costs.iterrows():
-        name = FAMILY_NAMES[family] + (", compiled" if compile else "")
+        name = name_of(family, compile)
         print(f"{name:17s}" + "".join(f"{value:9.3g}" if np.isfinite(value) else f"{'-':>9s}" for value in row))
 
 
@@ -132,7 +136,7 @@ def report(by_runs: pd.DataFrame, by_dim: pd.DataFrame) -> None:
     table(f"milliseconds a run and generation, {DIM}D, by runs\n{heads['runs']}", per_run)
     for (family, compile), costs in by_runs.iterrows():
         costs = costs.dropna()
-        name = FAMILY_NAMES[family] + (", compiled" if compile else "")
+        name = name_of(family, compile)
         shares = costs / costs.index.to_numpy()
         if {1, RUNS} <= set(costs.index):
             times, later = shares[1] / shares[RUNS], shares[shares.index >= RUNS]
@@ -145,7 +149,7 @@ def report(by_runs: pd.DataFrame, by_dim: pd.DataFrame) -> None:
     table(f"milliseconds a generation of {RUNS} runs, by dimension\n{heads['dim']}", by_dim)
     for (family, compile), costs in by_dim.iterrows():
         costs = costs.dropna()
-        name = FAMILY_NAMES[family] + (", compiled" if compile else "")
+        name = name_of(family, compile)
         large = costs[costs.index >= LARGE]
         if len(large) > 1:
             found, bar = slope(large.index, large), slope(large.index, [work(family, dim) for dim in large.index])
