@@ -467,28 +467,53 @@ def test_a_broken_covariance_is_repaired_alone():
     torch.testing.assert_close(mended.factor @ mended.factor.mT, mended_state.covariance, atol=1e-5, rtol=1e-5)
 
 
-def test_gradient_step_on_the_factor_changes_the_covariance():
-    algorithm, _, state = strategy()
-    change = 0.01 * torch.randn(2, 4, 4, dtype=torch.float64).tril()
-    moved = algorithm._moved(state.covariance, state.factor, state.factor + change)
-    torch.testing.assert_close(moved, (state.factor + change) @ (state.factor + change).mT)
-    assert torch.equal(algorithm._moved(state.covariance, state.factor, state.factor.clone()), state.covariance)
-
-
-def test_large_triangular_products_go_by_blocks(monkeypatch):
-    """The whole product and its gradient, the last block smaller than the others."""
+def test_a_gradient_step_on_the_factor_changes_the_covariance():
+    """keep · (C + L Lᵀ − L₀ L₀ᵀ) + rowsᵀ rows; C itself to the bit where the step is nothing."""
+    _, _, state = strategy()
     torch.manual_seed(0)
-    a, b = (torch.randn(2, 8, 8, dtype=torch.float64).tril() for _ in range(2))
+    change, rows = 0.01 * torch.randn(2, 4, 4).double().tril(), torch.randn(2, 3, 4).double()
+    keep = torch.tensor([0.9, 0.8]).double().view(2, 1, 1)
+    moved = state.factor + change
+    updated = cmaes._updated(state.covariance, state.factor, moved, keep, rows)
+    torch.testing.assert_close(updated, keep * (moved @ moved.mT) + rows.mT @ rows)
+    still = cmaes._updated(state.covariance, state.factor, state.factor, keep, rows)
+    assert torch.equal(cmaes._updated(state.covariance, state.factor, state.factor.clone(), keep, rows), still)
 
-    def product(a, b):
-        result = cmaes._triangular_product(a.requires_grad_(), b.requires_grad_())
-        return result.detach(), *(grad.tril() for grad in torch.autograd.grad(result.sin().sum(), (a, b)))
 
-    whole = product(a, b)
-    assert torch.equal(whole[0], a @ b.mT)
+@pytest.mark.parametrize("moved", [True, False])
+@torch.no_grad()
+def test_a_large_covariance_is_updated_by_blocks(moved, monkeypatch):
+    """Its lower triangle is that of the whole, the last block smaller than the others; what it was stays."""
+    torch.manual_seed(0)
+    covariance, rows = torch.randn(2, 8, 8).double(), torch.randn(2, 3, 8).double()
+    covariance = covariance + covariance.mT
+    committed = torch.randn(2, 8, 8).double().tril()
+    factor = torch.randn(2, 8, 8).double().tril() if moved else committed
+    arguments = covariance, committed, factor, torch.rand(2, 1, 1).double(), rows
+    whole, before = cmaes._updated(*arguments), [value.clone() for value in arguments]
     monkeypatch.setattr(cmaes, "_BLOCK", 3)
-    for by_blocks, expected in zip(product(a, b), whole, strict=True):
-        torch.testing.assert_close(by_blocks, expected)
+    torch.testing.assert_close(cmaes._updated(*arguments).tril(), whole.tril())
+    for value, expected in zip(arguments, before, strict=True):
+        assert torch.equal(value, expected)
+
+
+@torch.no_grad()
+def test_cmaes_is_the_same_by_blocks(monkeypatch):
+    """Nothing reads what is above the diagonal of a large C."""
+    found = []
+    for block in (128, 3):
+        monkeypatch.setattr(cmaes, "_BLOCK", block)
+        algorithm, params, state = strategy(seeds=2, pop=8, dim=8)
+        rng = Streams((0, 1), torch.float64, "cpu")
+        for _ in range(20):
+            noise = algorithm.noise(rng)
+            x, _ = algorithm.propose(params, state, noise)
+            params, state = algorithm.commit(params, state, noise, x, x.square().sum(-1), None)
+            params = params._replace(factor=params.factor - 0.01 * params.factor.tril(-1) - 0.001)
+            params = params._replace(factor=params.factor.tril())
+        found.append(params)
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
 def test_take_picks_rows():

@@ -77,7 +77,7 @@ class Settings(OuterSettings):
 class State(NamedTuple):
     """The distribution as committed, and its paths."""
 
-    covariance: Float[Tensor, "seeds dim dim"]  # C
+    covariance: Float[Tensor, "seeds dim dim"]  # C; of a large one only the lower triangle is kept up
     factor: Float[Tensor, "seeds dim dim"]  # L as factorised, before any gradient step
     path_sigma: Float[Tensor, "seeds 1 dim"]  # p_σ
     path_c: Float[Tensor, "seeds 1 dim"]  # p_c
@@ -242,11 +242,10 @@ class CMAES:
         h_sigma = sigmoid(_H_SIGMA_SLOPE * (1.4 + 2 / (dim + 1) - length / settled))  # logistic, §2.2.5
         path_c = (1 - c.c_c) * state.path_c + h_sigma * (c.c_c * (2 - c.c_c) * mu_eff).sqrt() * y_w
 
-        covariance = self._moved(state.covariance, state.factor, factor)
         keep = 1 - c.c_1 - c.c_mu + c.c_1 * (1 - h_sigma) * c.c_c * (2 - c.c_c)
         # Rank one and rank μ as one product of √-scaled rows, never [S, μ, D, D].
         rows = torch.cat([(c.c_mu * weights).sqrt() * y, _sqrt(c.c_1) * path_c], dim=1)
-        covariance = torch.baddbmm(keep * covariance, rows.mT, rows)
+        covariance = _updated(state.covariance, state.factor, factor, keep, rows)
         log_sigma = params.log_sigma + (c.c_sigma / c.damps * (length - 1)).clamp(max=1.0)
         return self._repaired(params, mean, log_sigma, covariance, factor, path_sigma, path_c, age)
 
@@ -260,19 +259,6 @@ class CMAES:
         spread = finite.std(1, correction=0, keepdim=True)
         scaled = torch.where(spread > 0, behind / (self.settings.temperature * spread), behind)
         return torch.softmax(-scaled.nan_to_num(nan=0.0), dim=1)
-
-    def _moved(
-        self,
-        covariance: Float[Tensor, "seeds dim dim"],
-        committed: Float[Tensor, "seeds dim dim"],
-        factor: Float[Tensor, "seeds dim dim"],
-    ) -> Float[Tensor, "seeds dim dim"]:
-        """C after a gradient step on L: C + L Lᵀ − L₀ L₀ᵀ, C itself to the bit where L = L₀."""
-        if factor is committed:
-            return covariance
-        change = factor - committed
-        half = _triangular_product(change, committed + change / 2)
-        return covariance + half + half.mT
 
     def _repaired(
         self,
@@ -301,8 +287,7 @@ class CMAES:
 
     def _jitter(self, factor: Float[Tensor, "seeds dim dim"]) -> Float[Tensor, "seeds 1"]:
         """ε for the diagonal, from the smallest non-zero entry of L, without a graph (§2.2.5)."""
-        factor = factor.detach()
-        size = torch.where(factor == 0, torch.inf, factor.abs()).amin((-2, -1))
+        size = torch.threshold_(factor.detach().abs(), 0.0, torch.inf).amin((-2, -1))
         return torch.exp(math.log(1e-15) - 1.75 * size.log()).clamp(1e-7, 0.1)[:, None]
 
     @cached_property
@@ -322,27 +307,56 @@ class CMAES:
         return sigma | {name: value[:, 0, 0] for name, value in self.constants_of(params)._asdict().items()}
 
 
+class _Lower(torch.autograd.Function):
+    """L itself; its gradient has no part above the diagonal, where L is 0 and stays so."""
+
+    @staticmethod
+    def forward(ctx: Any, factor: Float[Tensor, "seeds dim dim"]) -> Float[Tensor, "seeds dim dim"]:
+        return factor.view_as(factor)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Float[Tensor, "seeds dim dim"]) -> Float[Tensor, "seeds dim dim"]:
+        return grad.tril()
+
+
 def _lower(factor: Float[Tensor, "seeds dim dim"]) -> Float[Tensor, "seeds dim dim"]:
-    """L, without a gradient above the diagonal, where it is 0 and stays so."""
-    return factor.tril() if factor.requires_grad else factor
+    lower: Tensor = _Lower.apply(factor)
+    return lower
 
 
-def _triangular_product(
-    a: Float[Tensor, "seeds dim dim"], b: Float[Tensor, "seeds dim dim"]
+def _updated(
+    covariance: Float[Tensor, "seeds dim dim"],
+    committed: Float[Tensor, "seeds dim dim"],
+    factor: Float[Tensor, "seeds dim dim"],
+    keep: Float[Tensor, "seeds 1 1"],
+    rows: Float[Tensor, "seeds n dim"],
 ) -> Float[Tensor, "seeds dim dim"]:
-    """A Bᵀ of two lower triangular matrices, by blocks, without most of the products with 0.
+    """keep · (C + L Lᵀ − L₀ L₀ᵀ) + rowsᵀ rows, where a gradient step has moved L from L₀.
 
-    Entry (i, j) is a sum over k ≤ min(i, j): of all products there are little more than a third.
+    L Lᵀ − L₀ L₀ᵀ = Δ Mᵀ + M Δᵀ with Δ = L − L₀ and M = L₀ + Δ/2. A large C gets its lower triangle only,
+    which is all that its factorisation reads, by blocks, without most of the products with 0.
     """
-    dim = a.shape[-1]
-    if dim <= _BLOCK:
-        return a @ b.mT
-    product = torch.empty_like(a)
+    dim, moved = covariance.shape[-1], factor is not committed
+    if dim <= _BLOCK or torch.is_grad_enabled():
+        if moved:
+            change = factor - committed
+            half = change @ torch.add(committed, change, alpha=0.5).mT
+            covariance = covariance + half + half.mT
+        return torch.baddbmm(keep * covariance, rows.mT, rows)
+    covariance = keep * covariance
+    if moved:
+        change = factor - committed
+        middle = torch.add(committed, change, alpha=0.5).mul_(keep)
     for first in range(0, dim, _BLOCK):
         last = min(first + _BLOCK, dim)
-        product[:, first:last, first:] = a[:, first:last, :last] @ b[:, first:, :last].mT
-        product[:, last:, first:last] = a[:, last:, :last] @ b[:, first:last, :last].mT
-    return product
+        covariance[:, first:, first:last].baddbmm_(rows[..., first:].mT, rows[..., first:last])
+        if moved:
+            delta, halfway = change[:, first:last, :last], middle[:, first:last, :last]
+            square = delta @ halfway.mT
+            covariance[:, first:last, first:last] += square + square.mT
+            below = covariance[:, last:, first:last]
+            below.baddbmm_(change[:, last:, :last], halfway.mT).baddbmm_(middle[:, last:, :last], delta.mT)
+    return covariance
 
 
 def _sqrt(value: Any) -> Any:

@@ -48,7 +48,7 @@ from evobench.evograd.counter import Counter
 from evobench.evograd.descent import Descent, select
 from evobench.evograd.graphs import Captured
 from evobench.evograd.outer import OuterSettings, OuterState, schedule, start, step
-from evobench.evograd.relaxations import replace_worst
+from evobench.evograd.relaxations import finite, replace_worst
 from evobench.evograd.space import Random, Space, Streams, take
 from evobench.problems import Problem
 from evobench.record import RunRecord, history_points
@@ -183,7 +183,7 @@ class Evaluator:
         with torch.enable_grad():
             value = self.problem(leaf)
             (grad,) = torch.autograd.grad(value.sum(), leaf)
-        return self._kept(x, value.detach()), torch.where(grad.isfinite(), grad, 0.0)
+        return self._kept(x, value.detach()), finite(grad)
 
     def _kept(self, x: Float[Tensor, "seeds n dim"], fitness: Float[Tensor, "seeds n"]) -> Float[Tensor, "seeds n"]:
         fitness = torch.where(fitness.isfinite(), fitness, torch.inf)
@@ -209,8 +209,7 @@ class Evaluator:
             # A sum over runs: each run's gradient is its own, since no tensor mixes them.
             loss = self.problem(points_of(leaves)).sum()
             grads = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
-        finite = (torch.where(grad.isfinite(), grad, 0.0) for grad in grads)
-        return dict(zip(leaves, finite, strict=True))
+        return dict(zip(leaves, map(finite, grads), strict=True))
 
 
 def run_batch(

@@ -19,6 +19,13 @@ def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
     return hard + (soft - soft.detach())
 
 
+def finite(x: Tensor) -> Tensor:
+    """`x`, with 0 in place of what is not finite."""
+    if torch.compiler.is_compiling():  # of `nan_to_num` it would make a loop over single numbers
+        return torch.where(x.isfinite(), x, 0.0)
+    return x.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+
+
 def sigmoid(x: Tensor) -> Tensor:
     """The logistic function. `torch.sigmoid` rounds differently at the end of a tensor on the CPU,
     so that a run's numbers would depend on the runs beside it; this does not."""
