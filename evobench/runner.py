@@ -39,12 +39,15 @@ at a time, on two cores, stay below 6 GiB."""
 class Plan:
     """What an experiment needs: its cells, how many of its runs are stored, and the tasks left.
 
-    `damaged` says which shards could not be read and were set aside; their runs are among the tasks.
+    `jobs` are the processes that would have work if nothing were stored: with them goes the number of
+    threads of each, and with it a last bit. `damaged` says which shards could not be read and were
+    set aside; their runs are among the tasks.
     """
 
     cells: list[Cell]
     stored: int
     tasks: list[Task]
+    jobs: int
     damaged: list[str] = field(default_factory=list)
 
 
@@ -87,14 +90,15 @@ def plan(experiment: Experiment, store: Store, *, fresh: bool = False, jobs: int
     for cell in cells:
         if function_source(cell.fn) and ALGORITHMS[cell.algo].needs_gradient:
             check_differentiable(make_problem(cell.fn, cell.dim))
-    tasks, stored = [], 0
+    tasks, stored, whole = [], 0, 0
     share = _share(cells, experiment.seeds, jobs)
     for cell in cells:
         done = set() if fresh else store.seeds_of(cell.key)
         missing = tuple(seed for seed in experiment.seeds if seed not in done)
         stored += len(experiment.seeds) - len(missing)
         tasks += batches(cell, missing, share)
-    return Plan(cells, stored, tasks)
+        whole += len(batches(cell, experiment.seeds, share))
+    return Plan(cells, stored, tasks, min(jobs, whole))
 
 
 def batches(cell: Cell, seeds: Sequence[int], share: int | None = None) -> list[Task]:
@@ -156,8 +160,8 @@ def run_experiment(
         cluster = stack.enter_context(_cluster(address, context, jobs)) if executor == "ray" else None
         damaged = store.set_aside_damaged()
         store.check_ours()
-        jobs = jobs or cores()
-        todo = replace(plan(experiment, store, fresh=fresh, jobs=1 if cluster else jobs), damaged=damaged)
+        todo = plan(experiment, store, fresh=fresh, jobs=1 if cluster else jobs or cores())
+        todo = replace(todo, damaged=damaged)
         if fresh:
             for cell in cells:
                 store.clear(cell.key, experiment.seeds)
@@ -165,10 +169,7 @@ def run_experiment(
             store.write_plan(_announced(experiment, todo))
         if listener is not None:
             listener.started(todo)
-        # As many processes as if nothing were stored: with them goes the number of threads, and a last bit.
-        share = _share(cells, experiment.seeds, jobs)
-        jobs = min(jobs, sum(len(batches(cell, experiment.seeds, share)) for cell in cells))
-        places = [(todo.tasks, cluster)] if cluster else _local(todo.tasks, context, jobs, listener)
+        places = [(todo.tasks, cluster)] if cluster else _local(todo, context, listener)
         return _work_through(experiment, todo, store, places, listener)
 
 
@@ -216,15 +217,13 @@ def _announced(experiment: Experiment, todo: Plan) -> Announced:
     return Announced(name=experiment.name, started_at=now, seeds=experiment.seeds, cells=cells)
 
 
-def _local(
-    tasks: Sequence[Task], context: Context, jobs: int, listener: Listener | None
-) -> Iterator[tuple[list[Task], Executor]]:
-    """A GPU's tasks one at a time, since they share its memory; the CPU's on `jobs` processes."""
+def _local(todo: Plan, context: Context, listener: Listener | None) -> Iterator[tuple[list[Task], Executor]]:
+    """A GPU's tasks one at a time, since they share its memory; the CPU's on the plan's processes."""
     told: Told = listener.progressed if listener is not None else lambda task, share, best: None
-    if elsewhere := [task for task in tasks if task.cell.device != "cpu"]:
+    if elsewhere := [task for task in todo.tasks if task.cell.device != "cpu"]:
         yield elsewhere, Here(context, told)
-    if here := [task for task in tasks if task.cell.device == "cpu"]:
-        yield here, Here(context, told) if jobs == 1 else Pool(context, told, jobs)
+    if here := [task for task in todo.tasks if task.cell.device == "cpu"]:
+        yield here, Here(context, told) if todo.jobs == 1 else Pool(context, told, todo.jobs)
 
 
 def _cluster(address: str | None, context: Context, jobs: int | None) -> Executor:

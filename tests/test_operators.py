@@ -480,6 +480,19 @@ def test_a_gradient_step_on_the_factor_changes_the_covariance():
     assert torch.equal(cmaes._updated(state.covariance, state.factor, state.factor.clone(), keep, rows), still)
 
 
+def test_a_factor_without_a_gradient_is_not_taken_for_a_moved_one(monkeypatch):
+    """`cmaes_plain` needs no L Lᵀ."""
+    algorithm, params, state = strategy()
+    noise = algorithm.noise(Streams((0, 1), torch.float64, "cpu"))
+    x, _ = algorithm.propose(params, state, noise)
+    seen = []
+    updated = cmaes._updated
+    monkeypatch.setattr(cmaes, "_updated", lambda *its: seen.append(its[2] is its[1]) or updated(*its))
+    params, state = algorithm.commit(params, state, noise, x, x.square().sum(-1), None)
+    algorithm.commit(params._replace(factor=params.factor.clone()), state, noise, x, x.square().sum(-1), None)
+    assert seen == [True, False]
+
+
 @pytest.mark.parametrize("moved", [True, False])
 @torch.no_grad()
 def test_a_large_covariance_is_updated_by_blocks(moved, monkeypatch):

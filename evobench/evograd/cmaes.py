@@ -320,7 +320,8 @@ class _Lower(torch.autograd.Function):
 
 
 def _lower(factor: Float[Tensor, "seeds dim dim"]) -> Float[Tensor, "seeds dim dim"]:
-    lower: Tensor = _Lower.apply(factor)
+    """As `_Lower`; the same tensor where there is no gradient, since that says that no step has moved it."""
+    lower: Tensor = _Lower.apply(factor) if factor.requires_grad else factor
     return lower
 
 
