@@ -12,7 +12,6 @@ budget is spent, in the middle of a generation if need be.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
@@ -30,7 +29,7 @@ from scipy.stats import qmc
 
 from evobench.baselines.pymoo import CENTRE_STD, Settings
 from evobench.problems import Problem
-from evobench.record import RunRecord, Stopped, history_points
+from evobench.record import Course, RunRecord, Stopped
 
 
 class BudgetSpent(Exception):
@@ -43,42 +42,23 @@ class Objective:
     A batch that goes past the budget is evaluated as far as it goes, and ends the run.
     """
 
-    def __init__(
-        self, problem: Problem, budget: int, note_every: int, progress: Callable[[int, float], object]
-    ) -> None:
-        self.problem, self.budget, self.note_every, self.progress = problem, budget, note_every, progress
-        self.f_evals, self.best_f, self.best_x = 0, math.inf, (problem.lower + problem.upper) / 2
-        self.evals: list[int] = []
-        self.best: list[float] = []
+    def __init__(self, problem: Problem, budget: int, note_every: int, course: Course) -> None:
+        self.problem, self.budget, self.note_every, self.course = problem, budget, note_every, course
 
     def __call__(self, x: Float[ndarray, "*batch dim"]) -> Float[ndarray, "*batch"]:
         points = np.asarray(x, dtype=np.float64)
         if not ((self.problem.lower <= points) & (points <= self.problem.upper)).all():
             raise ValueError(f"{self.problem.name} was asked for a point outside its box")
         flat = points.reshape(-1, self.problem.dim)
-        paid = flat[: self.budget - self.f_evals]
+        paid = flat[: self.budget - self.course.f_evals]
         values = self.problem(paid) if len(paid) else np.empty(0)
         values = np.where(np.isfinite(values), values, np.inf)
-        self.f_evals += len(paid)
-        if len(paid) and values.min() < self.best_f:
-            self.best_f, self.best_x = float(values.min()), paid[values.argmin()].copy()
-        if self.f_evals - (self.evals[-1] if self.evals else 0) >= self.note_every:
-            self.note()
+        self.course.evaluated(paid, values)
+        if self.course.since >= self.note_every:
+            self.course.note()
         if len(paid) < len(flat):
             raise BudgetSpent
         return values.reshape(points.shape[:-1])
-
-    def note(self) -> None:
-        """Record the best so far.
-
-        Raises:
-            Stopped: if whoever listens asks for it.
-        """
-        if self.f_evals > (self.evals[-1] if self.evals else 0):
-            self.evals.append(self.f_evals)
-            self.best.append(self.best_f)
-            if self.progress(self.f_evals, self.best_f):
-                raise Stopped
 
 
 @dataclass(frozen=True)
@@ -186,31 +166,16 @@ def run(
     progress: Callable[[int, float], object] = lambda evals, best: None,
 ) -> RunRecord:
     """One run, decided by `seed` alone; the arguments are those of `evobench.baselines.pymoo.run`."""
-    objective = Objective(problem, budget, pop_size, progress)
-    started = time.perf_counter()
+    course = Course((problem.lower + problem.upper) / 2, progress)
+    objective = Objective(problem, budget, pop_size, course)
     try:
         reason = peer.minimise(objective, Start(problem, seed, pop_size, init), settings)
-        objective.note()
+        course.note()
     except BudgetSpent:
         reason = "budget"
     except Stopped:
         reason = "callback"
-    if objective.f_evals > (objective.evals[-1] if objective.evals else 0):  # what the budget cut off
-        objective.evals.append(objective.f_evals)
-        objective.best.append(objective.best_f)
-    kept = history_points(len(objective.evals))
-    return RunRecord(
-        seed=seed,
-        best_f=objective.best_f,
-        best_x=objective.best_x,
-        f_evals=objective.f_evals,
-        g_evals=0,
-        stop_reason=reason,
-        wall_s=time.perf_counter() - started,
-        batch_size=1,
-        evals=np.array(objective.evals)[kept],
-        history=np.array(objective.best)[kept],
-    )
+    return course.record(seed, reason)
 
 
 # cma

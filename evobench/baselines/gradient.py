@@ -15,7 +15,6 @@ checkpoints and records; L-BFGS is SciPy's, a run at a time.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -32,7 +31,7 @@ from torch import Tensor
 from evobench.evograd.loop import Best, Carry, Evaluate, Evaluator, Gradient, Turn
 from evobench.evograd.space import Random, Space, Streams
 from evobench.problems import Problem
-from evobench.record import RunRecord, history_points
+from evobench.record import Course, RunRecord
 
 SCIPY = scipy.__version__
 
@@ -208,29 +207,25 @@ def run_lbfgs(
         progress: called with (share of the budget spent, best value) after every start; a true answer
             ends the run.
     """
-    started = time.perf_counter()
     space, rng = Space.of(problem, 1, 1, init, torch.float64, "cpu"), Streams([seed], torch.float32, "cpu")
     allowed = int(budget // (1 + gradient_cost))
-    values: list[float] = []
-    best_f, best_x = np.inf, space.centre.numpy()
+    course = Course(space.centre.numpy())
 
     def objective(x: Float[ndarray, " dim"]) -> tuple[float, Float[ndarray, " dim"]]:
-        nonlocal best_f, best_x
-        if len(values) == allowed:
+        if course.f_evals == allowed:
             raise _Spent
         leaf = torch.tensor(x, dtype=torch.float64, requires_grad=True)
         value = problem(leaf)
         (grad,) = torch.autograd.grad(value, leaf)
         f = float(value.detach().nan_to_num(nan=torch.inf, neginf=torch.inf))
-        if f < best_f:
-            best_f, best_x = f, x.copy()
-        values.append(best_f)
+        course.evaluated(x[None], np.array([f]))
+        course.keep()
         return f, grad.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).numpy()
 
     options = {"maxcor": settings.memory, "ftol": settings.ftol, "gtol": settings.gtol}
     limits = {"maxiter": allowed, "maxfun": allowed}
     try:
-        while len(values) < allowed:
+        while course.f_evals < allowed:
             start = space.start(rng, 1)[0, 0].double().numpy()
             minimize(
                 objective,
@@ -240,20 +235,9 @@ def run_lbfgs(
                 bounds=np.stack([problem.lower, problem.upper], 1),
                 options=options | limits,
             )
-            if progress(len(values) / allowed, best_f):
+            if progress(course.f_evals / allowed, course.best_f):
                 break
     except _Spent:
         pass
-    kept = history_points(len(values))
-    return RunRecord(
-        seed=seed,
-        best_f=best_f,
-        best_x=best_x,
-        f_evals=len(values),
-        g_evals=len(values),
-        stop_reason="budget" if len(values) == allowed else "callback",
-        wall_s=time.perf_counter() - started,
-        batch_size=1,
-        evals=(1 + gradient_cost) * (kept + 1),
-        history=np.array(values)[kept],
-    )
+    reason = "budget" if course.f_evals == allowed else "callback"
+    return course.record(seed, reason, g_evals=course.f_evals, price=1 + gradient_cost)

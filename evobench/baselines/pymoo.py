@@ -11,7 +11,6 @@ adaptation (TPA), which `cma` ≥ 4.5 chooses by itself at 500 dimensions.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -33,7 +32,7 @@ from pymoo.operators.sampling.rnd import FloatRandomSampling
 from pymoo.optimize import minimize
 
 from evobench.problems import Problem
-from evobench.record import RunRecord, Stopped, history_points
+from evobench.record import Course, RunRecord, Stopped
 
 VERSIONS = {"pymoo": pymoo.__version__, "cma": cma.__version__}
 CENTRE_STD = 0.5
@@ -85,18 +84,15 @@ class _Recorder(PymooProblem):
     evaluates past the budget is neither counted nor kept.
     """
 
-    def __init__(self, problem: Problem, budget: int) -> None:
+    def __init__(self, problem: Problem, budget: int, course: Course) -> None:
         super().__init__(n_var=problem.dim, n_obj=1, xl=problem.lower, xu=problem.upper)
-        self.problem, self.budget = problem, budget
-        self.f_evals, self.best_f, self.best_x = 0, np.inf, (problem.lower + problem.upper) / 2
+        self.problem, self.budget, self.course = problem, budget, course
 
     def _evaluate(self, x: np.ndarray, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         values = self.problem(x)
         values = np.where(np.isfinite(values), values, np.inf)
-        counted = values[: self.budget - self.f_evals]
-        self.f_evals += len(counted)
-        if len(counted) and (winner := counted.argmin()) is not None and counted[winner] < self.best_f:
-            self.best_f, self.best_x = float(counted[winner]), x[winner].copy()
+        left = self.budget - self.course.f_evals
+        self.course.evaluated(x[:left], values[:left])
         out["F"] = values[:, None]
 
 
@@ -132,28 +128,18 @@ class _Strategy:
         return "+".join(sorted(self.es.stop(check=False))) or (type(self.error).__name__ if self.error else "")
 
 
-class _History(Callback):
-    """Best so far after every generation, and cma's strategy for its stop reason."""
+class _Generations(Callback):
+    """Notes every generation, and has cma's strategy for its stop reason."""
 
-    def __init__(self, recorder: _Recorder, progress: Callable[[int, float], object]) -> None:
+    def __init__(self, course: Course) -> None:
         super().__init__()
-        self.recorder, self.progress = recorder, progress
-        self.evals: list[int] = []
-        self.best: list[float] = []
+        self.course = course
         self.strategy: _Strategy | None = None
 
     def notify(self, algorithm: Algorithm) -> None:
-        self.note()
+        self.course.note()
         if self.strategy is None and isinstance(algorithm, CMAES):
             self.strategy = algorithm.es = _Strategy(algorithm.es)
-
-    def note(self) -> None:
-        """Record the present; called once more at the end, where pymoo makes no callback."""
-        if not self.evals or self.recorder.f_evals > self.evals[-1]:
-            self.evals.append(self.recorder.f_evals)
-            self.best.append(self.recorder.best_f)
-            if self.progress(self.recorder.f_evals, self.recorder.best_f):
-                raise Stopped
 
 
 def run(
@@ -176,29 +162,16 @@ def run(
         progress: called with (evaluations, best value) after every generation; what is true of its
             answer ends the run.
     """
-    recorder = _Recorder(problem, budget)
-    history = _History(recorder, progress)
     algorithm = _build(name, problem, settings, seed=seed, pop_size=pop_size, init=init)
-    started = time.perf_counter()
+    course = Course((problem.lower + problem.upper) / 2, progress)
+    generations, recorder = _Generations(course), _Recorder(problem, budget, course)
     try:
-        minimize(recorder, algorithm, ("n_eval", budget), seed=_pymoo_seed(name, seed), callback=history)
-        history.note()
-        stopped = (history.strategy.stop_reason() if history.strategy else "") or "no_offspring"
+        minimize(recorder, algorithm, ("n_eval", budget), seed=_pymoo_seed(name, seed), callback=generations)
+        course.note()  # pymoo makes no callback at the end
+        stopped = (generations.strategy.stop_reason() if generations.strategy else "") or "no_offspring"
     except Stopped:
         stopped = "callback"
-    kept = history_points(len(history.evals))
-    return RunRecord(
-        seed=seed,
-        best_f=recorder.best_f,
-        best_x=recorder.best_x,
-        f_evals=recorder.f_evals,
-        g_evals=0,
-        stop_reason="budget" if recorder.f_evals >= budget else stopped,
-        wall_s=time.perf_counter() - started,
-        batch_size=1,
-        evals=np.array(history.evals)[kept],
-        history=np.array(history.best)[kept],
-    )
+    return course.record(seed, "budget" if course.f_evals >= budget else stopped)
 
 
 def _pymoo_seed(name: str, seed: int) -> int:
