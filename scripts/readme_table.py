@@ -2,8 +2,8 @@
 
     python scripts/readme_table.py
 
-Between `<!-- table: DIR DIM -->` and `<!-- end -->` it puts one row an algorithm and one column a
-function: the median final best fitness, and the number of runs where it is not 30.
+Between `<!-- table: DIR DIM -->` and `<!-- end -->` it puts one row an algorithm (a setting of it, where it
+has several) and one column a function: the median final best fitness, and the number of runs where it is not 30.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ README = Path(__file__).parent.parent / "README.md"
 def table(directory: str, dim: int) -> str:
     """The markdown table of one experiment at one dimension."""
     cells = summarise(load_results(README.parent / directory)).query("dim == @dim")
-    functions, algorithms = list(cells["fn"].unique()), list(cells["algo"].unique())
+    functions, algorithms = list(cells["fn"].unique()), list(cells["label"].unique())
     lines = [f"| {dim}D | {' | '.join(functions)} |", f"|{' --- |' * (len(functions) + 1)}"]
     for algorithm in algorithms:
         row = [f"`{algorithm}`"]
         for function in functions:
-            found = cells[(cells["fn"] == function) & (cells["algo"] == algorithm)]
+            found = cells[(cells["fn"] == function) & (cells["label"] == algorithm)]
             text = "-" if found.empty else number(found["median"].iloc[0])
             runs = 30 if found.empty else int(found["n"].iloc[0])
             row.append(text if runs == 30 else f"{text} ({runs} runs)")
