@@ -510,6 +510,22 @@ def test_a_large_covariance_is_updated_by_blocks(moved, monkeypatch):
         assert torch.equal(value, expected)
 
 
+def test_a_gradient_through_a_large_covariance_is_that_of_the_whole(monkeypatch):
+    """What stands above the diagonal, left behind by updates without a gradient, has no part in it."""
+    torch.manual_seed(0)
+    covariance = torch.eye(8).double() + 0.1 * torch.ones(2, 8, 8).double()
+    rows, factor = torch.randn(2, 3, 8).double(), torch.linalg.cholesky(covariance)
+    keep = torch.tensor([0.9, 0.8]).double().view(2, 1, 1).requires_grad_()
+
+    def slope(covariance):
+        updated = cmaes._updated(covariance, factor, factor, keep, rows)
+        return torch.autograd.grad(torch.linalg.cholesky_ex(updated)[0].sin().sum(), keep)[0]
+
+    whole = slope(covariance)
+    monkeypatch.setattr(cmaes, "_BLOCK", 3)
+    torch.testing.assert_close(slope(covariance.tril() + torch.full((8, 8), 7.0).double().triu(1)), whole)
+
+
 @torch.no_grad()
 def test_cmaes_is_the_same_by_blocks(monkeypatch):
     """Nothing reads what is above the diagonal of a large C."""

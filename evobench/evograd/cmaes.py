@@ -339,6 +339,8 @@ def _updated(
     """
     dim, moved = covariance.shape[-1], factor is not committed
     if dim <= _BLOCK or torch.is_grad_enabled():
+        if dim > _BLOCK:  # a gradient flows through all of C
+            covariance = covariance.tril() + covariance.tril(-1).mT
         if moved:
             change = factor - committed
             half = change @ torch.add(committed, change, alpha=0.5).mT
