@@ -716,7 +716,7 @@ def test_a_bad_also_is_one_sentence(also, message):
 @pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_config_can_be_run(path):
     cells = make_experiment(read_config(path)).cells()
-    assert len({cell.key for cell in cells}) == len(cells) > 1
+    assert len({cell.key for cell in cells}) == len(cells) > 3
     assert path.read_text().startswith("# ")
     assert "?" in path.read_text().splitlines()[0]
 

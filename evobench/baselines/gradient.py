@@ -29,6 +29,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from evobench.evograd.loop import Best, Carry, Evaluate, Evaluator, Gradient, Turn
+from evobench.evograd.relaxations import finite
 from evobench.evograd.space import Random, Space, Streams
 from evobench.problems import Problem
 from evobench.record import Course, RunRecord
@@ -220,7 +221,7 @@ def run_lbfgs(
         f = float(value.detach().nan_to_num(nan=torch.inf, neginf=torch.inf))
         course.evaluated(x[None], np.array([f]))
         course.keep()
-        return f, grad.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).numpy()
+        return f, finite(grad).numpy()
 
     options = {"maxcor": settings.memory, "ftol": settings.ftol, "gtol": settings.gtol}
     limits = {"maxiter": allowed, "maxfun": allowed}

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from evobench.evograd.loop import Evaluate
 from evobench.evograd.outer import OuterSettings
-from evobench.evograd.relaxations import logit, sigmoid
+from evobench.evograd.relaxations import finite, logit, sigmoid
 from evobench.evograd.space import CENTRE_STD, Random, Space, Streams, reflect, take
 
 _H_SIGMA_SLOPE = 10.0  # of the logistic window (the authors' code)
@@ -255,8 +255,7 @@ class CMAES:
             return self._by_rank.expand_as(fitness)
         behind = fitness - fitness[:, :1]  # inf where nothing finite was found
         behind = torch.where(behind.isnan(), 0.0, behind)
-        finite = torch.where(behind.isfinite(), behind, 0.0)
-        spread = finite.std(1, correction=0, keepdim=True)
+        spread = finite(behind).std(1, correction=0, keepdim=True)
         scaled = torch.where(spread > 0, behind / (self.settings.temperature * spread), behind)
         return torch.softmax(-scaled.nan_to_num(nan=0.0), dim=1)
 
