@@ -64,6 +64,8 @@ def select(
     seeds, n, parents, pop = u.shape
     alpha, temperature = alpha.to(u.dtype), temperature.to(u.dtype)
     u = u.reshape(seeds, n * parents, pop)
+    if torch.compiler.is_compiling() and noise == "logistic" and not hard:
+        return _mixtures(torch.logit(u) + alpha[:, None], temperature, x).view(seeds, n, parents, -1).unbind(2)
     if noise == "logistic":
         scores = (torch.logit(u) + alpha[:, None]) / temperature
     else:
@@ -73,6 +75,14 @@ def select(
     else:
         weights = torch.softmax(scores, dim=-1)
     return (weights.to(x.dtype) @ x).view(seeds, n, parents, -1).unbind(2)
+
+
+def _mixtures(
+    scores: Float[Tensor, "seeds m pop"], temperature: Float[Tensor, "seeds 1 1"], x: Float[Tensor, "seeds pop dim"]
+) -> Float[Tensor, "seeds m dim"]:
+    """softmax(scores/τ)·x, in fewer passes than the compiler makes of `torch.softmax` of a quotient."""
+    weights = ((scores - scores.detach().amax(-1, keepdim=True)) / temperature).exp()
+    return (weights.to(x.dtype) @ x) / weights.sum(-1, keepdim=True)
 
 
 def _one_hot(
