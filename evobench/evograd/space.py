@@ -180,7 +180,8 @@ def reflect(x: Float[Tensor, "seeds n dim"], space: Space) -> Float[Tensor, "see
     phase = distance - torch.floor(distance / (2 * width)) * (2 * width)  # there and back
     back = width - (phase - width).abs()
     folded = inside - torch.copysign(back, excess)
-    return torch.where(folded.isnan(), 0.0, folded).clamp(space.lower, space.upper)
+    # NaN alone differs from itself; of `isnan` the compiler would make a loop over single numbers.
+    return torch.where(folded != folded, 0.0, folded).clamp(space.lower, space.upper)
 
 
 def take(tensor: Float[Tensor, "seeds pop ..."], rows: Int[Tensor, "seeds n"] | None) -> Float[Tensor, "seeds n ..."]:
