@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -19,13 +20,13 @@ from typer.exceptions import TyperException
 from evobench.files import locate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from rich.console import Console
 
     from evobench.experiment import Experiment
 
-FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130
+FAILED, BAD_USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 """Exit codes other than 0."""
 
 VARIABLES = "EVOBENCH"
@@ -75,6 +76,19 @@ def _complain(message: str) -> None:
     line = " ".join(message.split())
     printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
     typer.echo(f"error: {printable}", err=True)
+
+
+@contextmanager
+def _resumable(again: str = "the same command") -> Iterator[None]:
+    """Computing that may be stopped by Ctrl-C or SIGTERM, with one sentence and the exit code of either."""
+    from evobench.interrupts import Terminated, terminable
+
+    try:
+        with terminable():
+            yield
+    except KeyboardInterrupt as stop:
+        typer.echo(f"stopped: everything finished is kept, and {again} goes on from there", err=True)
+        raise typer.Exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED) from None
 
 
 def _console(*, quiet: bool = False) -> Console:
@@ -181,7 +195,7 @@ def run(
     processes = _processes(jobs)
     if address is not None and executor != "ray":
         raise ValueError(f"--address '{address}' is a Ray cluster's: give --executor ray too")
-    try:
+    with _resumable("the same command without --fresh" if fresh else "the same command"):
         from evobench import terminal
         from evobench.runner import run_experiment
         from evobench.store import load_results
@@ -234,10 +248,6 @@ def run(
             again = f"{count} failed, recorded in {directory / 'failed'}: the same command tries them again"
             console.print(again, soft_wrap=True)
             raise typer.Exit(FAILED)
-    except KeyboardInterrupt:
-        again = "the same command without --fresh" if fresh else "the same command"
-        typer.echo(f"stopped: everything finished is kept, and {again} goes on from there", err=True)
-        raise typer.Exit(INTERRUPTED) from None
 
 
 def _experiment(config: Path | None, flags: dict[str, Any], settings: list[str]) -> Experiment:
@@ -660,12 +670,8 @@ def bias_(
     )
     console = _console()
     listener = (terminal.Bars if _watched(console) else terminal.Lines)(console)
-    try:
-        with listener:
-            summary = run_experiment(experiment, out, jobs=processes, listener=listener)
-    except KeyboardInterrupt:
-        typer.echo("stopped: everything finished is kept, and the same command goes on from there", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+    with _resumable(), listener:
+        summary = run_experiment(experiment, out, jobs=processes, listener=listener)
     for task, reason in summary.failures:
         _complain(f"{task} failed: {reason}")
     if summary.computed or summary.stored:

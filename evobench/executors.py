@@ -10,7 +10,6 @@ import gc
 import multiprocessing
 import os
 import queue
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from typing import Any, Protocol, Self
 import pandas as pd
 import torch
 
+from evobench import interrupts
 from evobench.tasks import Context, Failure, Progress, Task, compute
 
 Outcome = pd.DataFrame | Failure
@@ -99,7 +99,7 @@ class _Worker:
         self.future: Future[Outcome] | None = None
 
     def begin(self, task: Task, context: Context) -> None:
-        with _without_interrupts():  # not around __init__: its first semaphore lets them through again
+        with interrupts.kept_from_children():  # not around __init__: its first semaphore lets them through again
             self.future = self.pool.submit(_work, task, context)
         self.task = task
 
@@ -115,7 +115,7 @@ class Pool:
     def __enter__(self) -> Self:
         self.others = set(multiprocessing.active_children())  # whoever uses us as a library may have its own
         self.stack.enter_context(_environment(WORKER_ENVIRONMENT))
-        self.raise_interrupt = self.stack.enter_context(_held_interrupts())
+        self.raise_interrupt = self.stack.enter_context(interrupts.held())
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -216,36 +216,6 @@ def _now_and_then(tell: Progress) -> Progress:
             tell(share, best)
 
     return progress
-
-
-@contextmanager
-def _held_interrupts() -> Iterator[Callable[[], None]]:
-    """Ctrl-C waits until what this yields is called: amid `wait` it would leave locks taken, and the pool hang."""
-    pressed: list[int] = []
-    main = threading.current_thread() is threading.main_thread()
-    ours = main and signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not where it is ignored
-    if ours:
-        signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
-
-    def raise_interrupt() -> None:
-        if pressed:
-            raise KeyboardInterrupt
-
-    try:
-        yield raise_interrupt
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Processes started inside never see Ctrl-C, not even while they import: it is the parent's to handle."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

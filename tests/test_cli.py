@@ -23,9 +23,10 @@ import yaml
 from typer.testing import CliRunner, Result
 
 import evobench
-from evobench import executors, tasks
+from evobench import tasks
 from evobench.algorithms import ALGORITHMS
 from evobench.cli import app
+from evobench.interrupts import Terminated, held, terminable
 from evobench.problems import FUNCTIONS
 from evobench.record import RunRecord
 from evobench.store import load_results
@@ -617,10 +618,10 @@ def test_a_terminal_shows_bars_and_the_table(place: Path) -> None:
 LONG = "run --algo ga --fn sphere --dim 2 --pop 20 --budget 4000 --seeds 5"
 
 
-def interrupt(awaited: str, pause: float = 0) -> None:
-    """Start LONG in two processes, press Ctrl-C once it has said `awaited`, and check how it leaves."""
+def interrupt(awaited: str, pause: float = 0, *, jobs: int = 2, number: int = signal.SIGINT) -> None:
+    """Start LONG, press Ctrl-C or send SIGTERM once it has said `awaited`, and check how it leaves."""
     process = subprocess.Popen(
-        [*COMMAND, *LONG.split(), "--jobs", "2"],
+        [*COMMAND, *LONG.split(), "--jobs", str(jobs)],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -630,9 +631,12 @@ def interrupt(awaited: str, pause: float = 0) -> None:
     assert process.stdout is not None
     assert any(line.startswith(awaited) for line in process.stdout)
     time.sleep(pause)
-    os.killpg(process.pid, signal.SIGINT)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does
+    else:
+        process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert errors == "stopped: everything finished is kept, and the same command goes on from there\n"
     wait_until_gone(process.pid)
 
@@ -651,15 +655,24 @@ def test_ctrl_c_keeps_what_is_finished(place: Path) -> None:
     assert list(load_results("results/adhoc")["seed"]) == list(range(5))
 
 
-def test_ctrl_c_waits_for_a_safe_moment() -> None:
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_sigterm_is_another_ctrl_c(place: Path, jobs: int) -> None:
+    interrupt("1/5 ", jobs=jobs, number=signal.SIGTERM)
+    assert 1 <= len(load_results("results/adhoc")) < 5
+    assert not list((place / "results" / "adhoc" / "leases").glob("*"))
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+def test_a_signal_waits_for_a_safe_moment(number: signal.Signals, error: type[KeyboardInterrupt]) -> None:
     """Raised amid `concurrent.futures.wait` it would leave a lock taken, for which the pool waits forever."""
-    with executors._held_interrupts() as raise_interrupt:
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    with terminable(), held() as raise_interrupt:
         raise_interrupt()
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
         time.sleep(0.01)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(error):
             raise_interrupt()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def wait_until_gone(group: int) -> None:
