@@ -30,6 +30,8 @@ Frames = Mapping[str, pd.DataFrame]
 WIDTH = 100
 """Columns of the terminal that `table` is laid out for."""
 
+_LONGEST_WORD = 24
+
 MISSING = "-"
 """Stands where there is no number, such as a success rate without a known optimum."""
 
@@ -100,11 +102,19 @@ def grids(blocks: Iterable[Block]) -> Group:
             table.add_column(Text(header), justify="right" if index else "left", overflow="fold")
         for problem, rows in block.groups.items():
             table.add_row(Text(problem, style="bold"))
-            for stress, cells in rows:
-                table.add_row(*(Text(cell, "bold" * (stress and i == block.stressed)) for i, cell in enumerate(cells)))
+            for stress, (name, *cells) in rows:
+                texts = (Text(cell, "bold" * (stress and i == block.stressed)) for i, cell in enumerate(cells, 1))
+                table.add_row(Text(_in_lines(name)), *texts)
             table.add_section()
         parts += [table, Text(f"\n{block.note}\n")]
     return Group(*parts)
+
+
+def _in_lines(name: str) -> str:
+    """A name, or a pair of them, with a line for each setting where `rich` would break words anywhere."""
+    if max(map(len, name.split())) <= _LONGEST_WORD:
+        return name
+    return name.replace(" vs ", "\nvs ").replace("@", "\n  @")
 
 
 def blocks(frames: Frames) -> list[Block]:

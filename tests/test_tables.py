@@ -141,6 +141,15 @@ def test_a_narrow_terminal_loses_nothing(found: Found, width: int) -> None:
         assert number in squeezed
 
 
+def test_long_names_break_before_a_setting(found: Found) -> None:
+    name = "cmaes_diff@reflected_steps=False"
+    long = {key: frame.replace("cmaes_diff", name) for key, frame in found.items()}
+    text = tables.render(long, "table")
+    assert re.search(r"\ncmaes_diff +9 .*\n  @reflected_steps=False\b", text)
+    assert re.search(r"\ncmaes_diff .*\n  @reflected_steps=False\nvs cmaes\n", text)
+    assert "cmaes_diff@" not in text
+
+
 def test_protocols_are_named_where_there_are_several() -> None:
     paper, fair = (runs_of("ga", "ackley", [1.0, 2.0], protocol=protocol) for protocol in ("paper", "fair"))
     assert "Ackley, 30D\n" in tables.render(tables_of(paper), "table")
