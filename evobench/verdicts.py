@@ -235,9 +235,14 @@ def _finding(finding: Finding | None) -> dict[str, Any] | None:
     }
 
 
-def _markdown(judgements: Sequence[Judgement], own: Bar | None) -> str:
+def summary(judgements: Sequence[Judgement], own: Bar | None) -> list[str]:
+    """The verdicts alone, as lines of a GitHub table."""
     top = [overview(judgement) for judgement in judgements] + ([] if own is None else [bar_overview(own)])
-    lines = [*_rows(HEADERS, top), "", NOTE, ""]
+    return _rows(HEADERS, top)
+
+
+def _markdown(judgements: Sequence[Judgement], own: Bar | None) -> str:
+    lines = [*summary(judgements, own), "", NOTE, ""]
     for judgement in judgements:
         claim = judgement.claim
         lines += [f"### {claim.id}: {claim.sentence}", "", f"> {claim.quote} ({claim.section})", ""]

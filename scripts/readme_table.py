@@ -1,9 +1,10 @@
-"""Write the README's tables of medians from the committed results.
+"""Write the README's tables from the committed results.
 
     python scripts/readme_table.py
 
 Between `<!-- table: DIR DIM -->` and `<!-- end -->` it puts one row an algorithm (a setting of it, where it
 has several) and one column a function: the median final best fitness, and the number of runs where it is not 30.
+Between `<!-- claims -->` and `<!-- end -->` it puts the verdicts of `evobench claims`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from evobench import bar, claims, verdicts
 from evobench.stats import summarise
 from evobench.store import load_results
 from evobench.tables import number
@@ -34,17 +36,22 @@ def table(directory: str, dim: int) -> str:
     return "\n".join(lines)
 
 
+def claimed() -> str:
+    """The verdicts on the paper's claims, and on our own."""
+    results = README.parent / "results"
+    source = claims.sources(results)
+    return "\n".join(verdicts.summary(claims.judge(results, source=source), bar.judge(results, source)))
+
+
 def main() -> None:
     text = README.read_text(encoding="utf-8")
-    README.write_text(
-        re.sub(
-            r"(<!-- table: (\S+) (\d+) -->\n).*?(<!-- end -->)",
-            lambda match: f"{match[1]}{table(match[2], int(match[3]))}\n{match[4]}",
-            text,
-            flags=re.DOTALL,
-        ),
-        encoding="utf-8",
-    )
+    for between, content in (
+        (r"<!-- table: (\S+) (\d+) -->", lambda found: table(found[2], int(found[3]))),
+        (r"<!-- claims -->", lambda found: claimed()),
+    ):
+        pattern = rf"({between}\n).*?(?=<!-- end -->)"
+        text = re.sub(pattern, lambda found, of=content: f"{found[1]}{of(found)}\n", text, flags=re.DOTALL)
+    README.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
