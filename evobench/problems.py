@@ -320,6 +320,11 @@ class Problem:
     parallel: bool = False
     rotation: Tensor | None = field(default=None, repr=False)
 
+    @property
+    def centre(self) -> np.ndarray:
+        """Of the box, `[dim]`."""
+        return (self.lower + self.upper) / 2
+
     @overload
     def __call__(self, x: Tensor) -> Tensor: ...
     @overload

@@ -19,6 +19,10 @@ class Stopped(Exception):
     """Whoever follows a run's progress has asked it to end."""
 
 
+class BudgetSpent(Exception):
+    """The budget ends, in the middle of whatever a library is doing."""
+
+
 @dataclass(frozen=True)
 class RunRecord:
     """The outcome of one seed.

@@ -29,11 +29,7 @@ from scipy.stats import qmc
 
 from evobench.baselines.pymoo import CENTRE_STD, Settings
 from evobench.problems import Problem
-from evobench.record import Course, RunRecord, Stopped
-
-
-class BudgetSpent(Exception):
-    """Ends a run from within the objective."""
+from evobench.record import BudgetSpent, Course, RunRecord, Stopped
 
 
 class Objective:
@@ -89,7 +85,7 @@ class Start:
         """Starting points, as `init` says."""
         lower, upper, shape = self.problem.lower, self.problem.upper, (count, self.problem.dim)
         if self.init == "centre":
-            return np.clip((lower + upper) / 2 + CENTRE_STD * self.rng.standard_normal(shape), lower, upper)
+            return np.clip(self.problem.centre + CENTRE_STD * self.rng.standard_normal(shape), lower, upper)
         return np.clip(self.rng.uniform(lower, upper, shape), lower, upper)
 
     def sigma(self, sigma0: float | None) -> float:
@@ -166,7 +162,7 @@ def run(
     progress: Callable[[int, float], object] = lambda evals, best: None,
 ) -> RunRecord:
     """One run, decided by `seed` alone; the arguments are those of `evobench.baselines.pymoo.run`."""
-    course = Course((problem.lower + problem.upper) / 2, progress)
+    course = Course(problem.centre, progress)
     objective = Objective(problem, budget, pop_size, course)
     try:
         reason = peer.minimise(objective, Start(problem, seed, pop_size, init), settings)

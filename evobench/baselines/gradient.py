@@ -32,7 +32,7 @@ from evobench.evograd.loop import Best, Carry, Evaluate, Evaluator, Gradient, Tu
 from evobench.evograd.relaxations import finite
 from evobench.evograd.space import Random, Space, Streams
 from evobench.problems import Problem
-from evobench.record import Course, RunRecord
+from evobench.record import BudgetSpent, Course, RunRecord
 
 SCIPY = scipy.__version__
 
@@ -185,10 +185,6 @@ class DescentTurn(Turn):
 DESCENTS: dict[str, type[Descent]] = {"adam": Adam, "lion": Lion}
 
 
-class _Spent(Exception):
-    """The budget ends, in the middle of whatever SciPy is doing."""
-
-
 def run_lbfgs(
     problem: Problem,
     settings: LBFGSSettings,
@@ -210,11 +206,11 @@ def run_lbfgs(
     """
     space, rng = Space.of(problem, 1, 1, init, torch.float64, "cpu"), Streams([seed], torch.float32, "cpu")
     allowed = int(budget // (1 + gradient_cost))
-    course = Course(space.centre.numpy())
+    course = Course(problem.centre)
 
     def objective(x: Float[ndarray, " dim"]) -> tuple[float, Float[ndarray, " dim"]]:
         if course.f_evals == allowed:
-            raise _Spent
+            raise BudgetSpent
         leaf = torch.tensor(x, dtype=torch.float64, requires_grad=True)
         value = problem(leaf)
         (grad,) = torch.autograd.grad(value, leaf)
@@ -238,7 +234,7 @@ def run_lbfgs(
             )
             if progress(course.f_evals / allowed, course.best_f):
                 break
-    except _Spent:
+    except BudgetSpent:
         pass
     reason = "budget" if course.f_evals == allowed else "callback"
     return course.record(seed, reason, g_evals=course.f_evals, price=1 + gradient_cost)

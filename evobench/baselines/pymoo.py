@@ -163,7 +163,7 @@ def run(
             answer ends the run.
     """
     algorithm = _build(name, problem, settings, seed=seed, pop_size=pop_size, init=init)
-    course = Course((problem.lower + problem.upper) / 2, progress)
+    course = Course(problem.centre, progress)
     generations, recorder = _Generations(course), _Recorder(problem, budget, course)
     try:
         minimize(recorder, algorithm, ("n_eval", budget), seed=_pymoo_seed(name, seed), callback=generations)
@@ -181,11 +181,10 @@ def _pymoo_seed(name: str, seed: int) -> int:
 
 def _build(name: str, problem: Problem, settings: Any, *, seed: int, pop_size: int, init: str) -> Algorithm:
     """pymoo's algorithm object for one run."""
-    centre = (problem.lower + problem.upper) / 2
     rng = np.random.default_rng([seed, problem.dim, 1])  # apart from the shift's stream
 
     def around_centre(count: int) -> np.ndarray:
-        points = centre + CENTRE_STD * rng.standard_normal((count, problem.dim))
+        points = problem.centre + CENTRE_STD * rng.standard_normal((count, problem.dim))
         return np.clip(points, problem.lower, problem.upper)
 
     if name.startswith("cmaes"):
