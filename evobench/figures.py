@@ -26,7 +26,7 @@ from matplotlib.cbook import boxplot_stats
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 from numpy import ndarray
 
 from evobench import runtimes, stats
@@ -343,7 +343,9 @@ def _draw_curves(
         return
     drawn = np.concatenate([(band[0] if mean else band).ravel() for band in bands.values()])
     logarithmic = _scale_y(ax, drawn[np.isfinite(drawn)])
-    if not mean:
+    if mean:
+        ax.xaxis.set_major_formatter(EngFormatter(sep=""))  # 500k
+    else:
         _scale_x(ax, grid)
     for cell, band in bands.items():
         centre, low, high = np.maximum(band, max(FLOOR, np.nanmin(drawn))) if logarithmic else band
