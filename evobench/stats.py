@@ -579,7 +579,8 @@ def evaluation_grid(evals: Float[ndarray, " points"]) -> Float[ndarray, " grid"]
 
 def split_history(history: pd.DataFrame, runs: pd.DataFrame) -> dict[Cell, pd.DataFrame]:
     """The history of each cell, as `split` has its runs; runs and history without the other are left out."""
-    return split(history.merge(runs[[*RUN_KEY, "protocol"]], on=RUN_KEY))
+    found = split(history.merge(runs[[*RUN_KEY, "protocol"]], on=RUN_KEY))
+    return {cell: found[cell] for cell in split(runs) if cell in found}  # a history has no settings to be ordered by
 
 
 def optima(runs: pd.DataFrame) -> dict[tuple[str, int], float]:

@@ -623,6 +623,18 @@ def test_histories_without_runs_are_left_out() -> None:
     assert set(rows["seed"]) == {0}
 
 
+def test_histories_come_in_the_order_of_their_runs() -> None:
+    """Which is that of their settings; a history knows but their hash, which says nothing."""
+    rates = {"cccccccccccc": 0.001, "aaaaaaaaaaaa": 0.01, "bbbbbbbbbbbb": 0.1}
+    cells = [
+        runs_of("pso_diff", [1.0, 2.0], settings_hash=digest, settings=f'{{"lr": {rate}}}')
+        for digest, rate in rates.items()
+    ]
+    runs = pd.concat(cells)
+    found = stats.split_history(history_of(runs, {100: 5.0}), runs)
+    assert [cell.settings_hash for cell in found] == [cell.settings_hash for cell in stats.split(runs)] == list(rates)
+
+
 def test_labels_say_what_tells_settings_apart() -> None:
     base = {"fn": "ackley", "dim": 30, "protocol": "paper", "seed": 0, "best_f": 1.0}
 
