@@ -59,8 +59,8 @@ FAULTS = (
         "evograd/space.py",
         (
             (
-                "return torch.where(folded.isnan(), 0.0, folded).clamp(space.lower, space.upper)",
-                "return torch.where(folded.isnan(), 0.0, x).clamp(space.lower, space.upper)",
+                "return torch.where(folded != folded, 0.0, folded).clamp(space.lower, space.upper)",
+                "return torch.where(folded != folded, 0.0, x).clamp(space.lower, space.upper)",
             ),
         ),
         "pso_diff",
