@@ -40,11 +40,11 @@ def held() -> Iterator[Callable[[], None]]:
 
     A signal that is ignored, or that somebody else handles, is left alone.
     """
-    ours = [number for number, handler in _HANDLERS.items() if signal.getsignal(number) is handler]
+    main = _in_main_thread()
+    ours = [number for number, handler in _HANDLERS.items() if main and signal.getsignal(number) is handler]
     asked: list[int] = []
-    if _in_main_thread():
-        for number in ours:
-            signal.signal(number, lambda number, frame: asked.append(number))
+    for number in ours:
+        signal.signal(number, lambda number, frame: asked.append(number))
 
     def raise_interrupt() -> None:
         if asked:
@@ -53,9 +53,8 @@ def held() -> Iterator[Callable[[], None]]:
     try:
         yield raise_interrupt
     finally:
-        if _in_main_thread():
-            for number in ours:
-                signal.signal(number, _HANDLERS[number])
+        for number in ours:
+            signal.signal(number, _HANDLERS[number])
 
 
 @contextmanager

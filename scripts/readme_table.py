@@ -45,12 +45,12 @@ def claimed() -> str:
 
 def main() -> None:
     text = README.read_text(encoding="utf-8")
-    for between, content in (
-        (r"<!-- table: (\S+) (\d+) -->", lambda found: table(found[2], int(found[3]))),
-        (r"<!-- claims -->", lambda found: claimed()),
-    ):
-        pattern = rf"({between}\n).*?(?=<!-- end -->)"
-        text = re.sub(pattern, lambda found, of=content: f"{found[1]}{of(found)}\n", text, flags=re.DOTALL)
+    text = re.sub(
+        r"(<!-- (?:table: (\S+) (\d+)|claims) -->\n).*?(?=<!-- end -->)",
+        lambda found: f"{found[1]}{table(found[2], int(found[3])) if found[2] else claimed()}\n",
+        text,
+        flags=re.DOTALL,
+    )
     README.write_text(text, encoding="utf-8")
 
 
