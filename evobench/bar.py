@@ -30,6 +30,7 @@ from evobench import runtimes, stats
 from evobench.claims import (
     BASELINES,
     LARGE,
+    PRICE,
     PROBLEMS,
     Evidence,
     Finding,
@@ -53,9 +54,6 @@ DESCENTS = ("adam", "lbfgs")
 
 OPPONENTS = {"best of pymoo": PYMOO, "best descent": DESCENTS}
 """Whom the best guarded algorithm meets on each problem."""
-
-PRICE = 5.0
-"""Evaluations that the fair protocol charges for a gradient. Runs that paid less are no evidence."""
 
 SENTENCE = "guarded gradients beat no gradient, pymoo and gradients alone"
 

@@ -257,7 +257,8 @@ def _experiment(config: Path | None, flags: dict[str, Any], settings: list[str])
         ValueError: naming the bad value and what is allowed.
     """
     from evobench.algorithms import ALGORITHMS
-    from evobench.experiment import WHOLE, make_experiment, own_dimension, read_config
+    from evobench.configs import read_config
+    from evobench.experiment import WHOLE, make_experiment, own_dimension
 
     known = {*flags, *(["dim"] if own_dimension(flags.get("fn")) else [])}
     if config is None and not known >= {"algo", "fn", "dim"}:

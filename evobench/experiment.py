@@ -12,11 +12,9 @@ import os
 import re
 import shutil
 import sys
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from evobench.algorithms import ALGORITHMS, algorithm_named
@@ -433,39 +431,3 @@ def make_experiment(content: dict[str, Any]) -> Experiment:
         return Experiment.model_validate(content)
     except ValidationError as error:
         raise ValueError(one_sentence(error)) from error
-
-
-def shipped_configs() -> Path:
-    """The directory of the configs that come with the package; in a checkout, the checkout's."""
-    package = Path(__file__).parent
-    return next((path for path in (package / "configs", package.parent / "configs") if path.is_dir()), package)
-
-
-def find_config(path: Path) -> Path:
-    """The file; or, where there is none, the shipped config of that name (`figure1`, `configs/figure1.yaml`)."""
-    for shipped in shipped_configs().glob("*.yaml"):
-        if str(path) in (shipped.stem, shipped.name, str(Path("configs", shipped.name))) and not path.is_file():
-            return shipped
-    return path
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The content of a YAML file, or of a shipped config; the experiment's name is the file's unless it gives one.
-
-    Raises:
-        ValueError: if the file is not there, not YAML, or not a mapping.
-    """
-    name, path = repr(str(path)), find_config(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or no path at all
-        raise ValueError(f"cannot read the config {name}: {getattr(error, 'strerror', None) or error}") from error
-    try:
-        content = yaml.safe_load(text)
-    except Exception as error:  # PyYAML's constructors also raise KeyError, IndexError, RecursionError
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-        where = f" in line {mark.line + 1}" if mark else ""
-        raise ValueError(f"the config {name} is not YAML{where}: {' '.join(str(problem or error).split())}") from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ValueError(f"the config {name} is not a mapping of keys to values")
-    return {"name": path.stem, **content}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import methodcaller
 from pathlib import Path
@@ -19,8 +19,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 import evobench
-from evobench import bar, figures, stats, tables, verdicts
+from evobench import bar, figures, runtimes, stats, tables, verdicts
 from evobench.claims import SEEDS, judge, sources
+from evobench.configs import asked, shipped_configs
 from evobench.files import write_atomically
 from evobench.store import Store, StoreError
 from evobench.tables import Block, number
@@ -31,7 +32,9 @@ EXPERIMENTS = {
     "figure2": "Figure 2, Michalewicz 500D",
     "wine": "The wine network",
 }
-"""The directories that the page is about."""
+"""The directories that the page is about; besides, all whose name starts with `ABLATION`."""
+
+ABLATION = "ablation-"
 
 LARGEST_SVG = 250_000
 """Bytes; a figure that takes more is a PNG, which grows with its size and not with its points."""
@@ -62,6 +65,7 @@ class Picture:
         command: what draws it again, or, where it is absent, computes its runs.
         source: a data URI.
         absent: why there is no figure, else empty.
+        anchor: its place on the page, where a claim refers to it.
     """
 
     title: str
@@ -70,6 +74,7 @@ class Picture:
     caption: str = ""
     source: str = ""
     absent: str = ""
+    anchor: str = ""
 
 
 class Experiment:
@@ -129,8 +134,12 @@ class Experiment:
 
     @cached_property
     def blocks(self) -> list[Block]:
-        """Medians and tests."""
-        return tables.blocks({"summary": self.summary, "comparisons": stats.compare(self.runs)})
+        """Medians, tests, and what they become at other prices of a gradient; expected running times."""
+        frames = {"summary": self.summary, "comparisons": stats.compare(self.runs)}
+        frames["targets"] = runtimes.to_targets(self.history, self.runs)
+        if (self.runs["g_evals"] > 0).any():
+            frames["prices"] = runtimes.by_price(self.history, self.runs)
+        return tables.blocks(frames)
 
 
 def write(results: Path, out: Path) -> Path:
@@ -163,6 +172,10 @@ def build(results: Path) -> str:
     judgements, own = judge(results, source=source), bar.judge(results, source)
     paper, fair, large, wine = experiments.values()
     figure1 = [paper, fair]
+    ablations = [
+        Experiment(results, directory.parent.name, question(directory.parent.name))
+        for directory in sorted(results.glob(f"{ABLATION}*/runs"))
+    ]
     sections: list[tuple[str, str, str, list[Picture]]] = [
         (
             "figure1",
@@ -207,6 +220,12 @@ def build(results: Path) -> str:
             [picture for one in (*figure1, large) for picture in _learned(one)],
         ),
         (
+            "ablations",
+            "Ablations: what it is due to",
+            "One question each. All but what is named is as in the paper's protocol.",
+            [_ablation(one) for one in ablations],
+        ),
+        (
             "wine",
             "The wine network",
             "A dot is the final loss of a run, a bar their median. Lines: what needs no search.",
@@ -230,9 +249,12 @@ def build(results: Path) -> str:
         own=own,
         overview=[*map(verdicts.overview, judgements), verdicts.bar_overview(own)],
         sections=sections,
+        anchors={one.name for one in ablations},
         experiments=list(experiments.values()),
         tables=[(one, _tables(one)) for one in experiments.values()],
-        others=sorted(path.parent.name for path in results.glob("*/runs") if path.parent.name not in experiments),
+        others=sorted(
+            {path.parent.name for path in results.glob("*/runs")} - {*experiments, *(one.name for one in ablations)}
+        ),
         claims_command=f"evobench claims{_flag(results, '--results')}",
         report_command=f"evobench report{_flag(results, '')}",
     )
@@ -328,6 +350,18 @@ def _convergence(one: Experiment) -> Picture:
             f"{_winners(one.summary)}.",
         ),
     )
+
+
+def question(name: str) -> str:
+    """What a shipped config asks, in its first line; of any other the name."""
+    path = shipped_configs() / f"{name}.yaml"
+    return asked(path) or name if path.is_file() else name
+
+
+def _ablation(one: Experiment) -> Picture:
+    """Final values, or where there is a single problem the way there."""
+    one_problem = one.runs[["fn", "dim"]].drop_duplicates().shape[0] == 1
+    return replace(_convergence(one) if one_problem else _box(one), anchor=one.name)
 
 
 def _figure2(one: Experiment) -> list[Picture]:

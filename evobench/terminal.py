@@ -19,8 +19,9 @@ from rich.text import Text
 
 from evobench import bias
 from evobench.algorithms import ALGORITHMS, UNAVAILABLE
+from evobench.configs import asked, shipped_configs
 from evobench.evograd.outer import OuterSettings
-from evobench.experiment import PROTOCOLS, Cell, Experiment, shipped_configs
+from evobench.experiment import PROTOCOLS, Cell, Experiment
 from evobench.problems import FUNCTIONS, PAPER_FUNCTIONS, PLUGGED, Function, load_function
 from evobench.runner import Plan
 from evobench.stats import TIE, labels, quantile
@@ -411,10 +412,7 @@ def configs_table(directory: Path = Path("configs")) -> Table:
     here = sorted([*directory.glob("*.yaml"), *directory.glob("*.yml")])
     shipped = [path for path in sorted(shipped_configs().glob("*.yaml")) if path.name not in {one.name for one in here}]
     for path in [*here, *shipped]:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            first = file.readline().strip()
-        name = path.stem if path in shipped else path.as_posix()
-        table.add_row(name, first.lstrip("# ") if first.startswith("#") else "")
+        table.add_row(path.stem if path in shipped else path.as_posix(), asked(path))
     if not table.row_count:
         table.add_row(f"(there is no YAML file in {directory}/)")
     return table

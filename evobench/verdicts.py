@@ -15,7 +15,7 @@ from rich.text import Text
 
 from evobench import bar, tables
 from evobench.bar import Bar, Contest
-from evobench.claims import LARGE, SEEDS, Finding, Judgement
+from evobench.claims import LARGE, SEEDS, Claim, Finding, Judgement
 from evobench.stats import lineage, problem_title
 from evobench.tables import MISSING, Block, number, plain
 
@@ -73,6 +73,8 @@ def terminal(judgements: Sequence[Judgement], own: Bar | None = None) -> Group:
             Padding(Text(f'{claim.section}: "{claim.quote}"', style="italic"), (0, 0, 0, 4)),
             Padding(Text(f"Rule: {claim.rule}"), (0, 0, 0, 4)),
         ]
+        if claim.why:
+            parts.append(Padding(Text(f"Why: {why(claim)}"), (0, 0, 0, 4)))
         for name, finding in findings(judgement):
             parts += _found(name, finding)
             if finding.effects:
@@ -131,6 +133,11 @@ def outcome(finding: Finding) -> str:
     return OUTCOME[finding.holds] + "*" * (finding.holds is not None and bool(finding.missing))
 
 
+def why(claim: Claim) -> str:
+    """What lies behind it, and the ablations that take it apart."""
+    return f"{claim.why} See {', '.join(claim.ablations)}." if claim.ablations else claim.why
+
+
 def findings(judgement: Judgement) -> list[tuple[str, Finding]]:
     both = {"paper's protocol": judgement.paper, "fair": judgement.fair}
     return [(name, finding) for name, finding in both.items() if finding is not None]
@@ -142,12 +149,17 @@ def effects(finding: Finding) -> list[list[str]]:
             effect.where,
             effect.what,
             effect.runs,
-            f"{effect.value:.2f} [{effect.low:.2f}, {effect.high:.2f}]",
+            f"{_value(effect.value)} [{_value(effect.low)}, {_value(effect.high)}]",
             MISSING if effect.p is None else number(effect.p),
             effect.says,
         ]
         for effect in finding.effects
     ]
+
+
+def _value(value: float) -> str:
+    """To a hundredth, or where it is smaller to one digit."""
+    return f"{value:.2f}" if value == 0 or abs(value) >= 0.005 else f"{value:.0e}"
 
 
 def missing(finding: Finding) -> str:
@@ -206,7 +218,10 @@ def _contest(contest: Contest) -> list[str]:
 
 def _record(judgement: Judgement) -> dict[str, Any]:
     claim = judgement.claim
-    facts = {name: getattr(claim, name) for name in ("id", "sentence", "section", "quote", "rule", "lacking")}
+    facts = {
+        name: getattr(claim, name)
+        for name in ("id", "sentence", "section", "quote", "rule", "why", "ablations", "lacking")
+    }
     findings = {"paper": judgement.paper, "fair": judgement.fair}
     return {**facts, "verdict": judgement.verdict, **{name: _finding(found) for name, found in findings.items()}}
 
@@ -218,7 +233,7 @@ def _bar_record(own: Bar) -> dict[str, Any]:
         for row in (contest._asdict() for contest in own.contests)
     ]
     found = {**(_finding(own.finding) or {}), "best": own.best, "ranks": own.ranks, "contests": rows}
-    about = {"id": OWN, "sentence": bar.SENTENCE, "rule": bar.RULE, "lacking": ""}
+    about = {"id": OWN, "sentence": bar.SENTENCE, "rule": bar.RULE, "why": "", "ablations": (), "lacking": ""}
     return {**about, "verdict": own.verdict, "paper": None, "fair": found}
 
 
@@ -247,6 +262,7 @@ def _markdown(judgements: Sequence[Judgement], own: Bar | None) -> str:
         claim = judgement.claim
         lines += [f"### {claim.id}: {claim.sentence}", "", f"> {claim.quote} ({claim.section})", ""]
         lines += [f"**Verdict: {judgement.verdict}.** Rule: {claim.rule}", ""]
+        lines += [f"Why: {why(claim)}", ""] if claim.why else []
         for name, finding in findings(judgement):
             lines += _found_markdown(name, finding)
             if finding.effects:

@@ -13,7 +13,8 @@ import argparse
 import heapq
 from pathlib import Path
 
-from evobench.experiment import make_experiment, read_config
+from evobench.configs import read_config
+from evobench.experiment import make_experiment
 from evobench.runner import batches
 from evobench.store import load_results
 

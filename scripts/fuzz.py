@@ -30,7 +30,8 @@ import yaml
 
 import evobench.runner
 from evobench.cli import app
-from evobench.experiment import Experiment, make_experiment, read_config, shipped_configs
+from evobench.configs import read_config, shipped_configs
+from evobench.experiment import Experiment, make_experiment
 from evobench.runner import Summary, run_experiment
 from evobench.store import KINDS, Kind, Store, StoreError
 

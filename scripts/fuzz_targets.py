@@ -17,7 +17,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from evobench.experiment import make_experiment, read_config, shipped_configs
+from evobench.configs import read_config, shipped_configs
+from evobench.experiment import make_experiment
 from evobench.failures import Failures
 from evobench.leases import Leases
 from evobench.runner import run_experiment

@@ -17,6 +17,7 @@ from statsmodels.stats.multitest import multipletests
 
 from evobench import stats, verdicts
 from evobench.claims import ALGORITHMS, CLAIMS, PROBLEMS, SEEDS, Judgement, decided, judge, stalled
+from evobench.configs import shipped_configs
 from evobench.store import RUNS, Store, StoreError
 
 PAPER = Path(__file__).parents[2] / "shared" / "spec" / "evograd-paper.txt"
@@ -32,11 +33,19 @@ def claimed(protocol: str = "paper") -> Cells:
     return {**cells, ("ga_diff", "michalewicz", 30): 40.0}
 
 
-def write(results: Path, name: str, cells: Cells, protocol: str = "paper", seeds: int = SEEDS, **columns: Any) -> None:
+def write(
+    results: Path,
+    name: str,
+    cells: Cells,
+    protocol: str = "paper",
+    seeds: int = SEEDS,
+    spread: float = 0.01,
+    **columns: Any,
+) -> None:
     """One shard with every cell: 30 runs around its median, which stall half-way."""
     rows = []
     for (algo, fn, dim), median in cells.items():
-        best = median + 0.01 * (np.arange(SEEDS) - SEEDS / 2 + 0.5)[:seeds]
+        best = median + spread * (np.arange(SEEDS) - SEEDS / 2 + 0.5)[:seeds]
         cell = {"algo": algo, "fn": fn, "dim": dim, "settings_hash": f"{algo}{columns.get('init', '')}"[:12]}
         gap = {"gap": np.nan} if fn == "michalewicz" else {"gap": best}
         rows.append(pd.DataFrame({**cell, "seed": range(seeds), "best_f": best, **gap}))
@@ -142,6 +151,27 @@ def test_figure_2_is_the_start_if_the_gradient_adds_nothing(tmp_path: Path) -> N
     assert [part.holds for part in found.fair.parts] == [True, False]
 
 
+def test_the_fair_half_charges_gradients(tmp_path: Path) -> None:
+    """C6: better at the end of its budget, not yet where 5 evaluations a gradient have used that up."""
+    write(tmp_path, "figure2", {("cmaes_diff", "michalewicz", 500): -98.0}, init="centre", f_evals=1000, g_evals=400)
+    write(tmp_path, "figure2", {("cmaes_plain", "michalewicz", 500): -92.0}, init="centre", f_evals=1000)
+    for init in ("uniform", "centre"):
+        write(tmp_path, "figure2", {("cmaes", "michalewicz", 500): -95.0}, init=init, f_evals=1000)
+    found = judged(tmp_path, "C6")
+    assert found.paper.holds is True
+    # 500 evaluations and their gradients cost more than 1,000: what counts is the point before, 9 above the end
+    assert [part.holds for part in found.fair.parts] == [False, False]
+
+
+def test_a_lower_median_is_no_tighter_distribution(tmp_path: Path) -> None:
+    """C1: everything holds but the interquartile range, which for pymoo's CMA-ES is 0 on four problems."""
+    cells = claimed()
+    same = {key: cells.pop(key) for key in list(cells) if key[0] == "cmaes" and key[1] in ("rosenbrock", "griewank")}
+    write(tmp_path, "figure1", cells)
+    write(tmp_path, "figure1", same, settings_hash="b" * 12, spread=0.0)
+    assert [part.holds for part in judged(tmp_path, "C1").paper.parts] == [True, True, False]
+
+
 # --- what is missing ---------------------------------------------------------------------------
 
 
@@ -164,7 +194,7 @@ def test_a_cell_with_29_runs_decides_nothing(tmp_path: Path) -> None:
     assert found.paper.missing == {
         "cmaes": {"Ackley, 30D": 29, "Griewank, 30D": 29, "Ackley, 50D": 29, "Griewank, 50D": 29}
     }
-    assert [part.holds for part in found.paper.parts] == [None, None]
+    assert [part.holds for part in found.paper.parts] == [None, None, None]
     assert "4 of 8, 4 open" in found.paper.parts[0].text
 
 
@@ -254,6 +284,11 @@ def test_quotes_are_the_papers(claim: Any) -> None:
         assert plain(passage) in paper
 
 
+def test_ablations_are_shipped_configs() -> None:
+    shipped = {path.stem for path in shipped_configs().glob("*.yaml")}
+    assert {name for claim in CLAIMS for name in claim.ablations} <= shipped
+
+
 # --- the page ----------------------------------------------------------------------------------
 
 
@@ -266,6 +301,7 @@ def test_the_page_fits_a_terminal_and_has_everything(judgements: list[Judgement]
         for judgement in page:
             assert f"{judgement.claim.id} {judgement.claim.sentence}: {judgement.verdict}" in squeezed
             assert judgement.claim.rule in squeezed
+            assert judgement.claim.why in squeezed
             assert (judgement.paper.command in squeezed) == bool(judgement.paper.missing)
 
 

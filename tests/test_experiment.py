@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from evobench.algorithms import ALGORITHMS, BASELINES
 from evobench.baselines import pymoo as pymoo_baselines
+from evobench.configs import read_config
 from evobench.experiment import (
     PAPER_ALGORITHMS,
     PROTOCOLS,
@@ -23,7 +24,6 @@ from evobench.experiment import (
     default_budget,
     make_experiment,
     parse_seeds,
-    read_config,
 )
 from evobench.problems import FUNCTIONS, PAPER_FUNCTIONS
 

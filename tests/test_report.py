@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from evobench import bar, figures, report
 from evobench.claims import CLAIMS, judge
 from evobench.cli import app
+from evobench.configs import asked, shipped_configs
 from evobench.store import Store, StoreError, load_results
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -155,6 +156,23 @@ def test_verdicts_and_rules_are_those_of_the_claims(page: Page, results: Path) -
         assert f"{judgement.claim.id}: {judgement.claim.sentence}: {judgement.verdict}" in page.text
         assert judgement.claim.rule in page.text
         assert judgement.paper.command in page.text
+
+
+def test_ablations_are_asked_and_shown_where_claims_refer_to_them(tmp_path: Path) -> None:
+    cells = {("cmaes_diff", fn, 30): 1.0 for fn in ("ackley", "griewank")}
+    write(tmp_path, "ablation-shift", cells, settings="{}")
+    write(tmp_path, "ablation-of-mine", {("cmaes_diff", "ackley", 30): 1.0}, settings="{}")
+    page = Page(report.build(tmp_path))
+    mine, shift = (image["alt"] for image in page.all("img"))
+    assert shift.startswith("Box plots")
+    assert mine.startswith("Lines of the best fitness so far")  # one problem: the way there
+    assert asked(shipped_configs() / "ablation-shift.yaml") in page.text
+    assert "ablation-of-mine" in page.text
+    assert "Also there" not in page.text
+    assert {"id": "ablation-shift"} in page.all("figure")
+    assert {"href": "#ablation-shift"} in page.all("a")
+    assert {"href": "#ablation-start"} not in page.all("a")  # it is not there
+    assert all(judgement.claim.why in page.text for judgement in judge(tmp_path))
 
 
 def test_what_is_missing_is_said_with_its_command(page: Page) -> None:

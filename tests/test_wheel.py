@@ -9,7 +9,8 @@ import pytest
 from conftest import Refused
 from hatchling.builders.wheel import WheelBuilder
 
-from evobench.experiment import find_config, make_experiment, read_config, shipped_configs
+from evobench.configs import find_config, read_config, shipped_configs
+from evobench.experiment import make_experiment
 
 ROOT = Path(__file__).parents[1]
 

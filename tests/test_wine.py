@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 
 from evobench import runner, wine, wine_report
 from evobench.cli import app
+from evobench.configs import read_config
 from evobench.evograd import FAMILIES
-from evobench.experiment import make_experiment, read_config
+from evobench.experiment import make_experiment
 from evobench.problems import FUNCTIONS, make_problem
 from evobench.runner import batches, run_experiment
 from evobench.store import Store, load_results
