@@ -165,8 +165,8 @@ def box(runs: pd.DataFrame) -> Figure:
     Raises:
         ValueError: if there are no runs.
     """
-    cells, names = stats.split(runs), stats.labels(runs)
-    seats = _seats(sorted(cells, key=lambda cell: _by_setting(names[cell])))  # in every panel the same order
+    cells = stats.split(runs)
+    seats = _seats(cells)
     places = _places(seats.values())
     more = len({stats.lineage(algo)[0] for algo, _ in places}) - 4  # than the paper's families: their names need room
     width = max(2.2, 0.7 + 0.11 * len(places) + 0.5 * max(0, more))
@@ -179,15 +179,6 @@ def box(runs: pd.DataFrame) -> Figure:
     ]
     _legend(figure, handles)
     return figure
-
-
-def _by_setting(label: str) -> tuple[str, float, str]:
-    """Order of labels: settings that are numbers by size."""
-    what, _, value = label.partition("=")
-    try:
-        return what, float(value), ""
-    except ValueError:
-        return what, math.inf, value
 
 
 def _seats(cells: Iterable[Cell]) -> dict[Cell, tuple[str, int]]:

@@ -141,20 +141,25 @@ def _rank(name: str, known: tuple[str, ...]) -> int:
 def split(runs: pd.DataFrame) -> dict[Cell, pd.DataFrame]:
     """The runs of each cell, sorted by seed; cells by function, dimension, protocol, algorithm, settings.
 
-    Settings are ordered by the first that differs, numbers by size, words by the alphabet.
+    Settings are ordered by the first that differs, one that a cell does not have before all its values,
+    numbers by size, words by the alphabet.
     """
     parts = {Cell._make(key): rows.sort_values("seed") for key, rows in runs.groupby(list(Cell._fields))}
+    described = {cell: _described(rows.iloc[0]) for cell, rows in parts.items()}
+    names = sorted({name for own in described.values() for name in own})
 
     def order(cell: Cell) -> tuple[object, ...]:
-        described = _described(parts[cell].iloc[0])
-        settings = [
-            (name, not _is_number(value), value if _is_number(value) else str(value))
-            for name, value in sorted(described.items())
-        ]
+        own = described[cell]
+        settings = [(name in own, *_place(own.get(name))) for name in names]
         problem = function_order(cell.fn), cell.dim, cell.protocol
         return *problem, algorithm_order(cell.algo), settings, cell.settings_hash
 
     return {cell: parts[cell] for cell in sorted(parts, key=order)}
+
+
+def _place(value: Any) -> tuple[bool, Any]:
+    """Sort key of a setting's value: numbers first."""
+    return (False, value) if _is_number(value) else (True, str(value))
 
 
 def labels(runs: pd.DataFrame) -> dict[Cell, str]:

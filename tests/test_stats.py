@@ -635,6 +635,17 @@ def test_histories_come_in_the_order_of_their_runs() -> None:
     assert [cell.settings_hash for cell in found] == [cell.settings_hash for cell in stats.split(runs)] == list(rates)
 
 
+def test_a_setting_that_is_left_out_comes_before_its_values() -> None:
+    """Whatever other settings there are: `unroll` is left out where it is 1."""
+    for digest, chosen in (("a" * 12, '"unroll": 5'), ("b" * 12, '"unroll": 5, "weights": "rank"')):
+        usual = chosen.replace('"unroll": 5', '"lr": 1')
+        runs = [
+            runs_of("cmaes_diff", [1.0], settings_hash=digest, settings=f'{{"lr": 1, {chosen}}}'),
+            runs_of("cmaes_diff", [1.0], settings_hash="c" * 12, settings=f"{{{usual}}}"),
+        ]
+        assert [cell.settings_hash for cell in stats.split(pd.concat(runs))] == ["c" * 12, digest]
+
+
 def test_labels_say_what_tells_settings_apart() -> None:
     base = {"fn": "ackley", "dim": 30, "protocol": "paper", "seed": 0, "best_f": 1.0}
 
