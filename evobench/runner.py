@@ -122,7 +122,7 @@ def _share(cells: Sequence[Cell], seeds: Sequence[int], jobs: int) -> int:
 
 def _is_large(cell: Cell) -> bool:
     """Whether its operations are long enough to be shared by several cores."""
-    tensors = ALGORITHMS[cell.algo].batched and not cell.compile and cell.device == "cpu"
+    tensors = ALGORITHMS[cell.algo].batched and cell.device == "cpu"
     return tensors and cell.pop_size * cell.dim >= SHARED_FROM
 
 

@@ -466,7 +466,9 @@ def test_cmaes_softmax_weights():
     np.testing.assert_allclose(algorithm.weights(1e8 * fitness[:1].double() - 7), weights[:1], rtol=1e-6)
 
 
-def test_a_broken_covariance_is_repaired_alone():
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_broken_covariance_is_repaired_alone(compiled, monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiled)
     algorithm, params, state = strategy(seeds=3)
     rng = Streams(range(3), torch.float64, "cpu")
     noise = algorithm.noise(rng)
@@ -480,7 +482,9 @@ def test_a_broken_covariance_is_repaired_alone():
     for one, other in zip((*healthy, *healthy_state), (*mended, *mended_state), strict=True):
         assert torch.equal(one[0], other[0])
         assert other.isfinite().all()
-    torch.testing.assert_close(mended.factor @ mended.factor.mT, mended_state.covariance, atol=1e-5, rtol=1e-5)
+    whole = mended_state.covariance + torch.diag_embed(mended_state.jitter.expand(3, 4))
+    torch.testing.assert_close(mended.factor @ mended.factor.mT, whole)
+    assert (mended_state.jitter > 0)[:, 0].tolist() == [True, False, False]
 
 
 def test_a_gradient_step_on_the_factor_changes_the_covariance():
@@ -490,10 +494,10 @@ def test_a_gradient_step_on_the_factor_changes_the_covariance():
     change, rows = 0.01 * torch.randn(2, 4, 4).double().tril(), torch.randn(2, 3, 4).double()
     keep = torch.tensor([0.9, 0.8]).double().view(2, 1, 1)
     moved = state.factor + change
-    updated = cmaes._updated(state.covariance, state.factor, moved, keep, rows)
+    updated = cmaes._updated(state, moved, keep, rows)
     torch.testing.assert_close(updated, keep * (moved @ moved.mT) + rows.mT @ rows)
-    still = cmaes._updated(state.covariance, state.factor, state.factor, keep, rows)
-    assert torch.equal(cmaes._updated(state.covariance, state.factor, state.factor.clone(), keep, rows), still)
+    still = cmaes._updated(state, state.factor, keep, rows)
+    assert torch.equal(cmaes._updated(state, state.factor.clone(), keep, rows), still)
 
 
 def test_a_factor_without_a_gradient_is_not_taken_for_a_moved_one(monkeypatch):
@@ -503,7 +507,9 @@ def test_a_factor_without_a_gradient_is_not_taken_for_a_moved_one(monkeypatch):
     x, _ = algorithm.propose(params, state, noise)
     seen = []
     updated = cmaes._updated
-    monkeypatch.setattr(cmaes, "_updated", lambda *its: seen.append(its[2] is its[1]) or updated(*its))
+    monkeypatch.setattr(
+        cmaes, "_updated", lambda state, *its: seen.append(its[0] is state.factor) or updated(state, *its)
+    )
     params, state = algorithm.commit(params, state, noise, x, x.square().sum(-1), None)
     algorithm.commit(params._replace(factor=params.factor.clone()), state, noise, x, x.square().sum(-1), None)
     assert seen == [True, False]
@@ -514,15 +520,17 @@ def test_a_factor_without_a_gradient_is_not_taken_for_a_moved_one(monkeypatch):
 def test_a_large_covariance_is_updated_by_blocks(moved, monkeypatch):
     """Its lower triangle is that of the whole, the last block smaller than the others; what it was stays."""
     torch.manual_seed(0)
-    covariance, rows = torch.randn(2, 8, 8).double(), torch.randn(2, 3, 8).double()
-    covariance = covariance + covariance.mT
+    jitter, rows = torch.tensor([[0.5], [0.1]]).double(), torch.randn(2, 3, 8).double()
     committed = torch.randn(2, 8, 8).double().tril()
-    factor = torch.randn(2, 8, 8).double().tril() if moved else committed
-    arguments = covariance, committed, factor, torch.rand(2, 1, 1).double(), rows
-    whole, before = cmaes._updated(*arguments), [value.clone() for value in arguments]
+    covariance = committed @ committed.mT - torch.diag_embed(jitter.expand(2, 8))
+    factor = committed + 0.1 * torch.randn(2, 8, 8).double().tril() if moved else committed
+    _, _, state = strategy(seeds=2, pop=8, dim=8)
+    state = state._replace(covariance=covariance, factor=committed, jitter=jitter)
+    arguments = state, factor, torch.rand(2, 1, 1).double(), rows
+    whole, before = cmaes._updated(*arguments), [value.clone() for value in (*state, *arguments[1:])]
     monkeypatch.setattr(cmaes, "_BLOCK", 3)
     torch.testing.assert_close(cmaes._updated(*arguments).tril(), whole.tril())
-    for value, expected in zip(arguments, before, strict=True):
+    for value, expected in zip((*state, *arguments[1:]), before, strict=True):
         assert torch.equal(value, expected)
 
 
@@ -532,9 +540,10 @@ def test_a_gradient_through_a_large_covariance_is_that_of_the_whole(monkeypatch)
     covariance = torch.eye(8).double() + 0.1 * torch.ones(2, 8, 8).double()
     rows, factor = torch.randn(2, 3, 8).double(), torch.linalg.cholesky(covariance)
     keep = torch.tensor([0.9, 0.8]).double().view(2, 1, 1).requires_grad_()
+    _, _, state = strategy(seeds=2, pop=8, dim=8)
 
     def slope(covariance):
-        updated = cmaes._updated(covariance, factor, factor, keep, rows)
+        updated = cmaes._updated(state._replace(covariance=covariance, factor=factor), factor, keep, rows)
         return torch.autograd.grad(torch.linalg.cholesky_ex(updated)[0].sin().sum(), keep)[0]
 
     whole = slope(covariance)

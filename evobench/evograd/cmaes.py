@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
@@ -79,6 +79,7 @@ class State(NamedTuple):
 
     covariance: Float[Tensor, "seeds dim dim"]  # C; of a large one only the lower triangle is kept up
     factor: Float[Tensor, "seeds dim dim"]  # L as factorised, before any gradient step
+    jitter: Float[Tensor, "seeds 1"]  # ε: L Lᵀ = C + ε I
     path_sigma: Float[Tensor, "seeds 1 dim"]  # p_σ
     path_c: Float[Tensor, "seeds 1 dim"]  # p_c
     age: Float[Tensor, "seeds 1 1"]  # generations so far
@@ -198,9 +199,8 @@ class CMAES:
         params: Params | UnrolledParams = Params(space.start(rng, 1), log_sigma, eye)
         if self.settings.unroll > 1:
             params = UnrolledParams(*params, *self._learned_constants())
-        return params, State(
-            eye, eye, space.full(0.0, 1, space.dim), space.full(0.0, 1, space.dim), space.full(0.0, 1, 1)
-        )
+        path = space.full(0.0, 1, space.dim)
+        return params, State(eye, eye, space.full(0.0, 1), path, path, space.full(0.0, 1, 1))
 
     def noise(self, rng: Random) -> Noise:
         (z,) = rng.normal((self.space.pop, self.space.dim))
@@ -245,7 +245,7 @@ class CMAES:
         keep = 1 - c.c_1 - c.c_mu + c.c_1 * (1 - h_sigma) * c.c_c * (2 - c.c_c)
         # Rank one and rank μ as one product of √-scaled rows, never [S, μ, D, D].
         rows = torch.cat([(c.c_mu * weights).sqrt() * y, _sqrt(c.c_1) * path_c], dim=1)
-        covariance = _updated(state.covariance, state.factor, factor, keep, rows)
+        covariance = _updated(state, factor, keep, rows)
         log_sigma = params.log_sigma + (c.c_sigma / c.damps * (length - 1)).clamp(max=1.0)
         return self._repaired(params, mean, log_sigma, covariance, factor, path_sigma, path_c, age)
 
@@ -271,18 +271,19 @@ class CMAES:
         age: Tensor,
     ) -> tuple[Params | UnrolledParams, State]:
         """Factorise C; a run whose covariance broke gets its diagonal back, alone."""
-        diagonal = covariance.diagonal(dim1=-2, dim2=-1)
-        jittered = torch.diagonal_scatter(covariance, diagonal + self._jitter(factor), dim1=-2, dim2=-1)
+        diagonal, jitter = covariance.diagonal(dim1=-2, dim2=-1), self._jitter(factor)
+        jittered = torch.diagonal_scatter(covariance, diagonal + jitter, dim1=-2, dim2=-1)
         new_factor, info = torch.linalg.cholesky_ex(jittered)
         bad = ((info != 0) | ~new_factor.diagonal(dim1=-2, dim2=-1).isfinite().all(-1)).view(-1, 1, 1)
         variance = diagonal.nan_to_num(nan=1.0).clamp(1e-20, 1e20)
-        covariance = torch.where(bad, torch.diag_embed(variance), covariance)
-        new_factor = torch.where(bad, torch.diag_embed(variance.sqrt()), new_factor)
+        covariance = _mended(covariance, bad, variance)
+        new_factor = _mended(new_factor, bad, variance.sqrt())
         log_sigma = log_sigma.nan_to_num(nan=0.0).clamp(_MIN_LOG_SIGMA, self.max_log_sigma)
         mean = torch.where(mean.isfinite(), mean, self.space.centre)
         path_sigma, path_c = (torch.where(bad | ~path.isfinite(), 0.0, path) for path in (path_sigma, path_c))
         params = params._replace(mean=mean, log_sigma=log_sigma, factor=new_factor)
-        return params, State(covariance, new_factor, path_sigma, path_c, age)
+        jitter = torch.where(bad[..., 0], 0.0, jitter)
+        return params, State(covariance, new_factor, jitter, path_sigma, path_c, age)
 
     def _jitter(self, factor: Float[Tensor, "seeds dim dim"]) -> Float[Tensor, "seeds 1"]:
         """ε for the diagonal, from the smallest non-zero entry of L, without a graph (§2.2.5)."""
@@ -325,17 +326,18 @@ def _lower(factor: Float[Tensor, "seeds dim dim"]) -> Float[Tensor, "seeds dim d
 
 
 def _updated(
-    covariance: Float[Tensor, "seeds dim dim"],
-    committed: Float[Tensor, "seeds dim dim"],
+    state: State,
     factor: Float[Tensor, "seeds dim dim"],
     keep: Float[Tensor, "seeds 1 1"],
     rows: Float[Tensor, "seeds n dim"],
 ) -> Float[Tensor, "seeds dim dim"]:
-    """keep · (C + L Lᵀ − L₀ L₀ᵀ) + rowsᵀ rows, where a gradient step has moved L from L₀.
+    """keep · C + rowsᵀ rows, where C is L Lᵀ − ε I if a gradient step has moved L from L₀.
 
-    L Lᵀ − L₀ L₀ᵀ = Δ Mᵀ + M Δᵀ with Δ = L − L₀ and M = L₀ + Δ/2. A large C gets its lower triangle only,
-    which is all that its factorisation reads, by blocks, without most of the products with 0.
+    Of a small C that is C + L Lᵀ − L₀ L₀ᵀ = C + Δ Mᵀ + M Δᵀ with Δ = L − L₀ and M = L₀ + Δ/2, which rounds
+    less. A large C gets its lower triangle only, which is all that its factorisation reads, by blocks, without
+    most of the products with 0.
     """
+    covariance, committed = state.covariance, state.factor
     dim, moved = covariance.shape[-1], factor is not committed
     if dim <= _BLOCK or torch.is_grad_enabled():
         if dim > _BLOCK:  # a gradient flows through all of C
@@ -345,20 +347,31 @@ def _updated(
             half = change @ torch.add(committed, change, alpha=0.5).mT
             covariance = covariance + half + half.mT
         return torch.baddbmm(keep * covariance, rows.mT, rows)
-    covariance = keep * covariance
-    if moved:
-        change = factor - committed
-        middle = torch.add(committed, change, alpha=0.5).mul_(keep)
+    columns = []
     for first in range(0, dim, _BLOCK):
         last = min(first + _BLOCK, dim)
-        covariance[:, first:, first:last].baddbmm_(rows[..., first:].mT, rows[..., first:last])
         if moved:
-            delta, halfway = change[:, first:last, :last], middle[:, first:last, :last]
-            square = delta @ halfway.mT
-            covariance[:, first:last, first:last] += square + square.mT
-            below = covariance[:, last:, first:last]
-            below.baddbmm_(change[:, last:, :last], halfway.mT).baddbmm_(middle[:, last:, :last], delta.mT)
+            column = factor[:, first:, :last] @ (keep * factor[:, first:last, :last]).mT
+        else:
+            column = keep * covariance[:, first:, first:last]
+        column = torch.baddbmm(column, rows[..., first:].mT, rows[..., first:last])
+        columns.append(torch.nn.functional.pad(column, (0, 0, first, 0)))
+    covariance = torch.cat(columns, dim=-1)
+    if moved:
+        covariance.diagonal(dim1=-2, dim2=-1).sub_(keep[..., 0] * state.jitter)
     return covariance
+
+
+def _mended(
+    matrix: Float[Tensor, "seeds dim dim"], bad: Bool[Tensor, "seeds 1 1"], diagonal: Float[Tensor, "seeds dim"]
+) -> Float[Tensor, "seeds dim dim"]:
+    """The matrices, of bad runs this diagonal one."""
+    if not torch.compiler.is_compiling():
+        return torch.where(bad, torch.diag_embed(diagonal), matrix)
+    # Of the choice it would make a loop over single numbers, and of a product one over vectors.
+    mended = finite(matrix) * (~bad).to(matrix.dtype)
+    own = mended.diagonal(dim1=-2, dim2=-1)
+    return torch.diagonal_scatter(mended, torch.where(bad[..., 0], diagonal, own), dim1=-2, dim2=-1)
 
 
 def _sqrt(value: Any) -> Any:
