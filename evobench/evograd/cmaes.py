@@ -194,7 +194,7 @@ class CMAES:
         _ = self.max_log_sigma, self._by_rank, self.constants, self.expected_norm
         default = CENTRE_STD if space.init == "centre" else 0.1 * self.width
         eye = torch.eye(space.dim, dtype=space.lower.dtype, device=space.lower.device)
-        eye = eye.expand(space.seeds, -1, -1).contiguous()
+        eye = _laid_out(eye.expand(space.seeds, -1, -1).contiguous())
         log_sigma = space.full(math.log(self.settings.sigma0 or default), 1, 1)
         params: Params | UnrolledParams = Params(space.start(rng, 1), log_sigma, eye)
         if self.settings.unroll > 1:
@@ -209,7 +209,7 @@ class CMAES:
     def propose(
         self, params: Params | UnrolledParams, state: State, noise: Noise
     ) -> tuple[Float[Tensor, "seeds n dim"], None]:
-        step = noise.z @ _lower(params.factor).mT  # L z
+        step = _times(noise.z, _lower(params.factor))  # L z
         return reflect(params.mean + params.log_sigma.exp() * step, self.space), None
 
     def commit(
@@ -316,13 +316,21 @@ class _Lower(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Float[Tensor, "seeds dim dim"]) -> Float[Tensor, "seeds dim dim"]:
-        return grad.tril()
+        return grad.tril() if grad.shape[-1] <= _BLOCK else grad.mT.triu().mT  # see `_laid_out`
 
 
 def _lower(factor: Float[Tensor, "seeds dim dim"]) -> Float[Tensor, "seeds dim dim"]:
     """As `_Lower`; the same tensor where there is no gradient, since that says that no step has moved it."""
     lower: Tensor = _Lower.apply(factor) if factor.requires_grad else factor
     return lower
+
+
+def _times(z: Float[Tensor, "seeds n dim"], factor: Float[Tensor, "seeds dim dim"]) -> Float[Tensor, "seeds n dim"]:
+    """L z of every row; of a large L by blocks, without most of the products with 0."""
+    dim = factor.shape[-1]
+    if dim <= _BLOCK or torch.is_grad_enabled():
+        return z @ factor.mT
+    return torch.cat([z[..., :last] @ factor[:, first:last, :last].mT for first, last in _blocks(dim)], dim=-1)
 
 
 def _updated(
@@ -347,19 +355,28 @@ def _updated(
             half = change @ torch.add(committed, change, alpha=0.5).mT
             covariance = covariance + half + half.mT
         return torch.baddbmm(keep * covariance, rows.mT, rows)
-    columns = []
-    for first in range(0, dim, _BLOCK):
-        last = min(first + _BLOCK, dim)
+    blocks = []
+    for first, last in _blocks(dim):
         if moved:
-            column = factor[:, first:, :last] @ (keep * factor[:, first:last, :last]).mT
+            block = (keep * factor[:, first:last, :last]) @ factor[:, first:, :last].mT
         else:
-            column = keep * covariance[:, first:, first:last]
-        column = torch.baddbmm(column, rows[..., first:].mT, rows[..., first:last])
-        columns.append(torch.nn.functional.pad(column, (0, 0, first, 0)))
-    covariance = torch.cat(columns, dim=-1)
+            block = keep * covariance[:, first:, first:last].mT
+        block = torch.baddbmm(block, rows[..., first:last].mT, rows[..., first:])
+        blocks.append(torch.nn.functional.pad(block, (first, 0)))
+    covariance = torch.cat(blocks, dim=-2).mT
     if moved:
         covariance.diagonal(dim1=-2, dim2=-1).sub_(keep[..., 0] * state.jitter)
     return covariance
+
+
+def _blocks(dim: int) -> list[tuple[int, int]]:
+    """Where each block of rows begins and ends."""
+    return [(first, min(first + _BLOCK, dim)) for first in range(0, dim, _BLOCK)]
+
+
+def _laid_out(symmetric: Float[Tensor, "seeds dim dim"]) -> Float[Tensor, "seeds dim dim"]:
+    """Large matrices are kept column by column in memory, as LAPACK returns L: passes over several need one order."""
+    return symmetric if symmetric.shape[-1] <= _BLOCK else symmetric.mT
 
 
 def _mended(
@@ -367,7 +384,7 @@ def _mended(
 ) -> Float[Tensor, "seeds dim dim"]:
     """The matrices, of bad runs this diagonal one."""
     if not torch.compiler.is_compiling():
-        return torch.where(bad, torch.diag_embed(diagonal), matrix)
+        return torch.where(bad, _laid_out(torch.diag_embed(diagonal)), matrix)
     # Of the choice it would make a loop over single numbers, and of a product one over vectors.
     mended = finite(matrix) * (~bad).to(matrix.dtype)
     own = mended.diagonal(dim1=-2, dim2=-1)
