@@ -280,10 +280,10 @@ def _no_wider(evidence: Evidence, fn: str, dim: int) -> bool | None:
     gaps, others = stats.comparable(mine, other)
     spread, classical = (stats.quantile(values, 0.75) - stats.quantile(values, 0.25) for values in (gaps, others))
     outcome = spread <= classical
-    says = "no wider" if outcome else "wider"
-    what, interval = f"interquartile range of cmaes_diff (cmaes: {classical:.2g})", stats.quantile_intervals(gaps)[1]
+    where, interval = stats.problem_title(fn, dim), stats.quantile_intervals(gaps)[1]
+    says = f"{'no ' * outcome}wider than {classical:.2g}"
     evidence.finding.effects.append(
-        Effect(stats.problem_title(fn, dim), what, f"{SEEDS}:{SEEDS}", spread, *interval, says=says)
+        Effect(where, "IQR of cmaes_diff", f"{SEEDS}:{SEEDS}", spread, *interval, says=says)
     )
     return outcome
 
