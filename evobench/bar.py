@@ -160,6 +160,7 @@ class _Field:
     def side(self, algo: str, fn: str, dim: int) -> Side | None:
         """A complete cell; None, and noted, if runs are missing."""
         if (algo, fn, dim) not in self.sides:
+            # Runs that paid less for a gradient are no evidence.
             charged = {"gradient_cost": PRICE} if algo in GUARDED or algo in DESCENTS else {}
             rows = self.evidence.cell(algo, fn, dim, **charged)
             self.sides[algo, fn, dim] = None if rows is None else self._timed(algo, rows)

@@ -424,8 +424,9 @@ def _far_better(evidence: Evidence, pairs: Sequence[Pair]) -> None:
     outcomes = evidence.contrast(pairs)
     tested = iter(evidence.finding.effects[before:])
     for (_, what, mine, other), outcome in zip(pairs, outcomes, strict=True):
-        known = "open" if mine is None or other is None else f"A12 {(effect := next(tested)).value:.2f}"
-        holds = None if outcome is None else outcome == "better" and effect.value >= LARGE
+        effect = None if mine is None or other is None else next(tested).value
+        known = "open" if effect is None else f"A12 {effect:.2f}"
+        holds = None if outcome is None or effect is None else outcome == "better" and effect >= LARGE
         text = f"significantly better, {what}, by a large effect: {known} (needed: {LARGE})"
         evidence.finding.parts.append(Part(text, holds))
 

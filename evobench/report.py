@@ -360,7 +360,7 @@ def question(name: str) -> str:
 
 def _ablation(one: Experiment) -> Picture:
     """Final values, or where there is a single problem the way there."""
-    one_problem = one.runs[["fn", "dim"]].drop_duplicates().shape[0] == 1
+    one_problem = one.stored and len(one.runs[["fn", "dim"]].drop_duplicates()) == 1
     return replace(_convergence(one) if one_problem else _box(one), anchor=one.name)
 
 

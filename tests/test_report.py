@@ -175,6 +175,14 @@ def test_ablations_are_asked_and_shown_where_claims_refer_to_them(tmp_path: Path
     assert all(judgement.claim.why in page.text for judgement in judge(tmp_path))
 
 
+def test_an_ablation_without_runs_is_not_computed(tmp_path: Path) -> None:
+    """Stopped before its first result, it is a directory and no more."""
+    (tmp_path / "ablation-shift" / "runs").mkdir(parents=True)
+    page = Page(report.build(tmp_path))
+    assert {"class": "absent", "id": "ablation-shift"} in page.all("div")
+    assert "evobench run configs/ablation-shift.yaml" in page.text
+
+
 def test_what_is_missing_is_said_with_its_command(page: Page) -> None:
     for name in ("figure1-fair", "figure2"):
         assert f"Not computed. To compute it: evobench run configs/{name}.yaml" in page.text
