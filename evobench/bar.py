@@ -1,7 +1,7 @@
 """The claim made true: whether our own `_guarded` algorithms reach the bar that this project set itself.
 
 Judged like the paper's claims, by rule and from the store only, under the fair protocol: a guarded
-algorithm against its plain twin (the same program and noise, no gradient), and the best of them
+algorithm against its plain twin (the same program, settings and noise, no gradient), and the best of them
 against the best of pymoo and the best descent, which is gradients alone.
 
 What decides a comparison is the final fitness, or where both sides solve the problem (a gap of
@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -162,11 +162,19 @@ class _Field:
         if (algo, fn, dim) not in self.sides:
             # Runs that paid less for a gradient are no evidence.
             charged = {"gradient_cost": PRICE} if algo in GUARDED or algo in DESCENTS else {}
-            rows = self.evidence.cell(algo, fn, dim, **charged)
-            self.sides[algo, fn, dim] = None if rows is None else self._timed(algo, rows)
+            self.sides[algo, fn, dim] = self._found(algo, fn, dim, **charged)
         return self.sides[algo, fn, dim]
 
-    def _timed(self, algo: str, rows: pd.DataFrame) -> Side:
+    def twin(self, algo: str, fn: str, dim: int) -> Side | None:
+        """A guarded algorithm's plain twin: its settings, without the gradient."""
+        own = self.side(algo, fn, dim)
+        same = {} if own is None else {"settings": own.runs["settings"].iloc[0]}
+        return self._found(_twin(algo), fn, dim, **same)
+
+    def _found(self, algo: str, fn: str, dim: int, **where: Any) -> Side | None:
+        rows = self.evidence.cell(algo, fn, dim, **where)
+        if rows is None:
+            return None
         if not (stats.final_gaps(rows) <= TIE).any():  # the optimum is not known, or not found
             return Side(algo, rows, np.full(len(rows), np.inf), math.inf)
         histories, optima = self.solving
@@ -193,16 +201,15 @@ def judge(results: Path, source: Sources | None = None) -> Bar:
     """
     field = _Field((source or sources(results))("figure1-fair", "fair"))
     finding, count = field.evidence.finding, field.evidence.count
-    twins = [(algo, algo.replace("_guarded", "_plain"), fn, dim) for algo in GUARDED for fn, dim in PROBLEMS]
     contests = _meet(
-        (fn, dim, first, field.side(first, fn, dim), second, field.side(second, fn, dim))
-        for first, second, fn, dim in twins
+        (fn, dim, algo, field.side(algo, fn, dim), _twin(algo), field.twin(algo, fn, dim))
+        for algo in GUARDED
+        for fn, dim in PROBLEMS
     )
     for algo in GUARDED:
         own = [contest.outcome for contest in contests if contest.first == algo]
-        twin = algo.replace("_guarded", "_plain")
-        count(f"{algo} better than {twin}", [_says(outcome, "better") for outcome in own], least=4)
-        count(f"{algo} worse than {twin}", [_says(outcome, "worse") for outcome in own], most=0)
+        count(f"{algo} better than {_twin(algo)}", [_says(outcome, "better") for outcome in own], least=4)
+        count(f"{algo} worse than {_twin(algo)}", [_says(outcome, "worse") for outcome in own], most=0)
 
     ranks = _ranks(field)
     best = next(iter(ranks), None)
@@ -217,6 +224,10 @@ def judge(results: Path, source: Sources | None = None) -> Bar:
     count(f"{name} better than both {both}", [_both(own) for own in met], least=6)
     count(f"{name} worse than either", [_either(own) for own in met], most=0)
     return Bar(finding, best, ranks, [*contests, *others])
+
+
+def _twin(algo: str) -> str:
+    return algo.replace("_guarded", "_plain")
 
 
 def _meet(pairs: Iterable[tuple[str, int, str, Side | None, str, Side | None]]) -> list[Contest]:

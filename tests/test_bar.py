@@ -109,6 +109,16 @@ def test_a_bar_that_is_reached(over: Bar) -> None:
     }
 
 
+def test_a_twin_has_the_settings_of_its_guarded_algorithm(tmp_path: Path) -> None:
+    """Of a plain algorithm with two settings, not the one with the latest runs."""
+    hard, soft = json.dumps({"selection": "hard"}), json.dumps({"selection": "soft"})
+    ours, same, other = unsolved(2.0), unsolved(3.0), unsolved(1.0)
+    write(tmp_path, {("ga_guarded", "ackley", 30): ours, ("ga_plain", "ackley", 30): same}, settings=hard)
+    write(tmp_path, {("ga_plain", "ackley", 30): other}, settings=soft, dtype="float32", started_at="2030-01-01")
+    (contest,) = [one for one in judge(tmp_path).contests if one.by]
+    assert (contest.second, contest.second_value, contest.outcome) == ("ga_plain", pytest.approx(3.0, abs=0.01), "better")
+
+
 def test_families_are_corrected_by_holms_procedure(over: Bar) -> None:
     """The twins are one family, all other contests another."""
     cells = over_the_bar()

@@ -74,6 +74,8 @@ VARIANTS = {
     "guarded": Variant(
         "guarded",
         "sampling and guarded quasi-Newton descents share the budget by what pays",
+        # Chosen on six other functions (configs/ablation-guarded.yaml): no gradient flows through its selection.
+        overrides={"ga": {"selection": "hard"}, "de": {"selection": "hard"}, "cmaes": {"weights": "rank"}},
         requires=_NO_UNROLL,
     ),
 }
