@@ -159,8 +159,8 @@ def box(runs: pd.DataFrame) -> Figure:
     Rows are dimensions (and protocols, where there are several), columns functions. An algorithm
     has the same place in every panel, so one that has not run leaves a gap. Boxes show the
     quartiles, whiskers the furthest runs within 1.5 interquartile ranges, dots the runs beyond.
-    An axis is logarithmic where no value is negative and they span more than two decades. Runs
-    that are not finite are counted in the panel's corner.
+    An axis is logarithmic where no value is negative and they span more than two decades, or all are
+    below `FLOOR`. Runs that are not finite are counted in the panel's corner.
 
     Raises:
         ValueError: if there are no runs.
@@ -758,20 +758,21 @@ def _legend(figure: Figure, handles: list[Artist], note: str | None = None) -> N
 def _scale_y(ax: Axes, values: Float[ndarray, " values"]) -> bool:
     """Make the axis logarithmic if the values ask for it; say whether it is."""
     low, high = float(values.min()), float(values.max())
-    logarithmic = low >= -ROUNDING and high > 100 * max(low, FLOOR)
+    logarithmic = low >= -ROUNDING and (high > 100 * max(low, FLOOR) or high <= FLOOR)
     if not logarithmic:
         ax.ticklabel_format(axis="y", useOffset=False)
         return False
     ax.set_yscale("log")
-    decades = math.log10(high / max(low, FLOOR))
-    if low < FLOOR:
+    low, high = max(low, FLOOR), max(high, FLOOR)
+    decades = math.log10(high / low)
+    if low == FLOOR:
         exponents = np.arange(round(math.log10(FLOOR)), math.ceil(math.log10(high)) + 1)
         ax.yaxis.set_major_locator(FixedLocator(list(10.0 ** exponents[:: math.ceil(len(exponents) / 6)])))
         ax.yaxis.set_major_formatter(FuncFormatter(_decade))
         ax.axhline(FLOOR, color="0.6", linewidth=0.5, linestyle=":", zorder=0)
     else:
         ax.yaxis.set_major_locator(LogLocator(numticks=6))
-    if decades > 6:
+    if decades > 6 or high == FLOOR:
         ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_minor_formatter(NullFormatter())
     return True

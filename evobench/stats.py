@@ -18,6 +18,7 @@ import json
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from statistics import mode
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -166,8 +167,9 @@ def labels(runs: pd.DataFrame) -> dict[Cell, str]:
     """A cell's name among those of its function, dimension and protocol.
 
     It is its algorithm; where that has several settings there, `@` and what tells them apart: the
-    start (`cmaes@centre`), any other one thing (`pso_diff@lr=0.1`), or the first six digits of
-    their hash.
+    start (`cmaes@centre`), any other one thing (`pso_diff@lr=0.1`), or what is not as in most of them
+    (`@weights=rank,reflected_steps=False`; `@base` where all is); failing that, the first six digits
+    of their hash.
     """
     namesakes: dict[tuple[Any, ...], dict[Cell, dict[str, Any]]] = {}
     for cell, rows in split(runs).items():
@@ -190,13 +192,21 @@ def _described(row: Any) -> dict[str, Any]:
 
 
 def _difference(cell: Cell, described: dict[str, Any], group: dict[Cell, dict[str, Any]]) -> str:
-    for key in dict.fromkeys(key for other in group.values() for key in other):
-        if len({str(other.get(key)) for other in group.values()}) == len(group):
-            value = described.get(key, "default")
-            if key in ("init", "dtype"):
-                return str(value)
-            return f"{key}={value:g}" if _is_number(value) else f"{key}={value}"
-    return cell.settings_hash[:6]
+    keys = dict.fromkeys(key for other in group.values() for key in other)
+    values = {key: [str(other.get(key)) for other in group.values()] for key in keys}
+    for key in keys:
+        if len(set(values[key])) == len(group):
+            return _setting(key, described)
+    apart = {one: tuple(key for key in keys if str(of.get(key)) != mode(values[key])) for one, of in group.items()}
+    names = {one: ",".join(_setting(key, group[one]) for key in apart[one]) or "base" for one in group}
+    return names[cell] if len(set(names.values())) == len(group) else cell.settings_hash[:6]
+
+
+def _setting(key: str, described: dict[str, Any]) -> str:
+    value = described.get(key, "default")
+    if key in ("init", "dtype"):
+        return str(value)
+    return f"{key}={value:g}" if _is_number(value) else f"{key}={value}"
 
 
 def _is_number(value: Any) -> bool:
@@ -205,7 +215,7 @@ def _is_number(value: Any) -> bool:
 
 def problem_title(fn: str, dim: int, protocol: str | None = None) -> str:
     """A problem's name for people: `Ackley, 30D`, or `Ackley, 30D (fair)`. A user's function keeps its name."""
-    name = fn if ":" in fn else fn.capitalize()
+    name = fn if ":" in fn else fn.replace("_", " ").capitalize()
     return f"{name}, {dim}D ({protocol})" if protocol else f"{name}, {dim}D"
 
 

@@ -132,6 +132,15 @@ def test_rounding_below_zero_does_not_make_an_axis_linear() -> None:
     assert ax.get_yscale() == "linear"
 
 
+def test_where_all_is_solved_there_is_nothing_but_the_floor() -> None:
+    runs = runs_of(["ga"], ("rosenbrock",), (30,))
+    figure = figures.box(runs.assign(best_f=np.geomspace(1e-30, 1e-17, SEEDS)))
+    figure.draw_without_rendering()
+    (ax,) = figure.axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["≤$10^{-16}$"]
+    assert {patch.get_y() for patch in ax.patches} == {figures.FLOOR}
+
+
 def test_zeros_are_drawn_at_a_floor_that_says_so(paper_box: Figure) -> None:
     paper_box.draw_without_rendering()
     griewank, ackley = panels(paper_box)["Griewank, 30D"], panels(paper_box)["Ackley, 30D"]

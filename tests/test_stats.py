@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import numpy as np
 import pandas as pd
@@ -239,6 +240,18 @@ def test_settings_are_cells_of_their_own_and_named_only_where_they_must_be() -> 
     )
     assert list(table["label"]) == ["ga_diff", "ga@aaaaaa", "ga@cccccc", "ga_diff", "ga"]
     assert list(table["median"]) == [5.0, 1.0, 2.0, 3.0, 4.0]
+
+
+def test_settings_that_differ_in_several_things_are_named_by_what_is_not_as_in_most() -> None:
+    kinds = [{"weights": "softmax", "lr": 0.1}, {"weights": "softmax", "lr": 1}, {"weights": "rank", "lr": 0.1}]
+    table = stats.summarise(
+        pd.concat(
+            runs_of("cmaes_diff", [float(place)], settings_hash=f"{place:012}", settings=json.dumps(kind))
+            for place, kind in enumerate(kinds)
+        )
+    )
+    labels = dict(zip(table["median"], table["label"], strict=True))
+    assert labels == {0.0: "cmaes_diff@base", 1.0: "cmaes_diff@lr=1", 2.0: "cmaes_diff@weights=rank"}
 
 
 # --- comparisons -------------------------------------------------------------------------------
