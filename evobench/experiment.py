@@ -282,10 +282,12 @@ class Experiment(BaseModel):
             content = {**mine, **other}
             known = Experiment.model_validate({**content, "settings": {}}).configurable
             if isinstance(content["settings"], dict):
-                settings = {**self.settings, **content["settings"]}
-                for name in settings:
+                settings = {**self.settings}
+                for name, given in content["settings"].items():
                     if name not in ALGORITHMS and name not in FUNCTIONS:
                         raise ValueError(f"settings are given for {shown(name)}: choose from {', '.join(known)}")
+                    both = isinstance(given, dict) and isinstance(settings.get(name), dict)
+                    settings[name] = {**settings[name], **given} if both else given
                 content["settings"] = {name: given for name, given in settings.items() if name in known}
             others.append(Experiment.model_validate(content))
         return [self, *others]

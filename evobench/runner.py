@@ -30,9 +30,9 @@ from evobench.schedule import Schedule
 from evobench.store import Announced, AnnouncedCell, Store
 from evobench.tasks import Context, Failure, Task, footprint, provenance
 
-MEMORY = 2.5 * 2**30
-"""Bytes that the tensors of one batch may fill; seeds that do not fit make further batches. Two batches
-at a time, on two cores, stay below 6 GiB."""
+MEMORY = 5 * 2**30
+"""Bytes that the tensors of all batches at work may fill, two of them at least; seeds that do not fit make
+further batches. On two cores they stay below 6 GiB with what is not tensors."""
 
 
 @dataclass(frozen=True)
@@ -91,31 +91,32 @@ def plan(experiment: Experiment, store: Store, *, fresh: bool = False, jobs: int
         if function_source(cell.fn) and ALGORITHMS[cell.algo].needs_gradient:
             check_differentiable(make_problem(cell.fn, cell.dim))
     tasks, stored, whole = [], 0, 0
-    share = _share(cells, experiment.seeds, jobs)
+    room = MEMORY / max(2, jobs)
+    share = _share(cells, experiment.seeds, jobs, room)
     for cell in cells:
         done = set() if fresh else store.seeds_of(cell.key)
         missing = tuple(seed for seed in experiment.seeds if seed not in done)
         stored += len(experiment.seeds) - len(missing)
-        tasks += batches(cell, missing, share)
-        whole += len(batches(cell, experiment.seeds, share))
+        tasks += batches(cell, missing, room, share)
+        whole += len(batches(cell, experiment.seeds, room, share))
     return Plan(cells, stored, tasks, min(jobs, whole))
 
 
-def batches(cell: Cell, seeds: Sequence[int], share: int | None = None) -> list[Task]:
-    """The tasks of these seeds: for a tensor program as many runs at once as fit into `MEMORY`, for a large
-    one not more than `share`."""
-    most = max(1, int(MEMORY // footprint(cell))) if ALGORITHMS[cell.algo].batched else 1
+def batches(cell: Cell, seeds: Sequence[int], room: float = MEMORY / 2, share: int | None = None) -> list[Task]:
+    """The tasks of these seeds: of a tensor program as many runs at once as fit into `room`, in bytes, and of a
+    large one not more than `share`."""
+    most = max(1, int(room // footprint(cell))) if ALGORITHMS[cell.algo].batched else 1
     if share is not None and _is_large(cell):
         most = min(most, share)
     return [Task(cell, tuple(seeds[start : start + most])) for start in range(0, len(seeds), most)]
 
 
-def _share(cells: Sequence[Cell], seeds: Sequence[int], jobs: int) -> int:
+def _share(cells: Sequence[Cell], seeds: Sequence[int], jobs: int, room: float) -> int:
     """Seeds of a large tensor program that make a task, so that each of `jobs` processes has one.
 
     Two at least: a run alone costs as much as two.
     """
-    tasks = sum(len(batches(cell, seeds)) for cell in cells)
+    tasks = sum(len(batches(cell, seeds, room)) for cell in cells)
     idle, large = max(0, jobs - tasks), sum(_is_large(cell) for cell in cells)
     return max(2, math.ceil(len(seeds) / (1 + math.ceil(idle / large)))) if large else len(seeds)
 

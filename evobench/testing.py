@@ -271,6 +271,28 @@ def noise_does_not_depend_on_the_parameters(family: str) -> None:
         assert torch.equal(one, other)
 
 
+def noise_is_drawn_at_once(family: str) -> None:
+    """In one call of the stream a generation: where it is compiled, a second would repeat the first's numbers."""
+    algorithm, _, _, _, _ = started(family, {})
+    counted = _Counted(range(3), torch.float64, "cpu")
+    algorithm.noise(counted)
+    assert counted.calls <= 1, f"the noise of a generation is drawn in {counted.calls} calls, not in one"
+
+
+class _Counted(Streams):
+    """Streams that know how often they were asked."""
+
+    calls = 0
+
+    def uniform(self, *shapes: tuple[int, ...]) -> list[Tensor]:
+        self.calls += 1
+        return super().uniform(*shapes)
+
+    def normal(self, *shapes: tuple[int, ...]) -> list[Tensor]:
+        self.calls += 1
+        return super().normal(*shapes)
+
+
 OF_ALGORITHMS: tuple[Callable[[str], None], ...] = (
     minimises_the_sphere,
     record_is_honest,
@@ -285,5 +307,6 @@ OF_FAMILIES: tuple[Callable[[str], None], ...] = (
     winners_path_is_full_backpropagation,
     gradient_matches_finite_differences,
     noise_does_not_depend_on_the_parameters,
+    noise_is_drawn_at_once,
 )
 """What to call with the name of the family."""

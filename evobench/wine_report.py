@@ -22,6 +22,7 @@ from numpy import ndarray
 from scipy.stats import quantile_test
 
 from evobench import figures, stats, wine
+from evobench.claims import PRICE
 from evobench.stats import Cell
 from evobench.tables import MISSING, Block, number
 
@@ -46,7 +47,8 @@ def gather(runs: pd.DataFrame) -> pd.DataFrame:
     `loss`.
 
     Raises:
-        ValueError: if there are no runs of the wine task, or of several noise draws, splits or settings.
+        ValueError: if there are no runs of the wine task, or of several noise draws, splits, budgets, populations
+            or settings.
     """
     cells = {cell: rows for cell, rows in stats.split(runs).items() if cell.fn in LOSSES}
     if not cells:
@@ -65,7 +67,7 @@ def gather(runs: pd.DataFrame) -> pd.DataFrame:
             }
         )
         for cell, rows in cells.items()
-        if best.get(cell.algo, cell) == cell or not _standardised(rows)
+        if best.get(cell.algo, cell) == cell or not _equal_cost(cell, rows)
         for question, series, loss in _answers(cell, rows)
     ]
     gathered = pd.concat(parts, ignore_index=True)
@@ -87,22 +89,36 @@ def task(rows: pd.DataFrame) -> wine.Settings:
     return wine.Settings(**{name: found[name] for name in wine.Settings.model_fields})
 
 
-def _standardised(rows: pd.DataFrame) -> bool:
-    return task(rows).standardise
+def _has_no_gradient(cell: Cell) -> bool:
+    return stats.lineage(cell.algo)[1] in ("pymoo", "tpa")
+
+
+def _equal_cost(cell: Cell, rows: pd.DataFrame) -> bool:
+    """Whether it answers questions 3 and 4."""
+    settings, init, price = task(rows), rows["init"].iloc[0], rows["gradient_cost"].iloc[0]
+    equal = init == "centre" and price == (0 if _has_no_gradient(cell) else PRICE)
+    return cell.fn == "wine" and settings.standardise and settings.split is not None and equal
 
 
 def _rate(cell: Cell, rows: pd.DataFrame) -> float:
     """The learning rate of a cell that is one of a grid."""
-    return float(_settings(rows)["lr"]) if cell.algo in ("adam", "lion") and _standardised(rows) else np.nan
+    return float(_settings(rows)["lr"]) if cell.algo in ("adam", "lion") and _equal_cost(cell, rows) else np.nan
 
 
 def _check_one_task(cells: dict[Cell, pd.DataFrame]) -> None:
     tasks = [task(rows) for rows in cells.values()]
     draws = {one.noise_seed for one in tasks}
-    splits = {one.split for one in tasks} - {None}
-    for what, values in (("noise seeds", draws), ("splits", splits)):
+    splits = {one.split for one in tasks if one.split is not None}
+    budgets = {int(rows["budget"].iloc[0]) for rows in cells.values()}
+    populations = {int(rows["pop_size"].iloc[0]) for rows in cells.values()} - {1}  # a descent's
+    for what, values in (
+        ("noise seeds", draws),
+        ("splits", splits),
+        ("budgets", budgets),
+        ("populations", populations),
+    ):
         if len(values) > 1:
-            listed = ", ".join(map(str, sorted(value for value in values if value is not None)))
+            listed = ", ".join(map(str, sorted(values)))
             raise ValueError(f"the runs have several {what} ({listed}): give each a directory of its own with --out")
 
 
@@ -120,16 +136,15 @@ def _best_rates(cells: dict[Cell, pd.DataFrame]) -> dict[str, Cell]:
 
 def _answers(cell: Cell, rows: pd.DataFrame) -> Iterator[tuple[int, str, Float[ndarray, " runs"]]]:
     """Question, series and losses for each question that a cell answers."""
-    settings, init = task(rows), rows["init"].iloc[0]
-    losses = stats.final_values(rows)
-    if settings.standardise and settings.split is not None and cell.fn == "wine":
+    settings, init, losses = task(rows), rows["init"].iloc[0], stats.final_values(rows)
+    if _equal_cost(cell, rows):
         yield 3, TRAINED, losses
         yield 4, TRAINED, losses
         with torch.no_grad():
             yield 4, HELD_OUT, wine.test_loss(settings)(torch.from_numpy(np.stack(list(rows["best_x"])))).numpy()
-    elif not settings.standardise and settings.split is None:
+    elif not settings.standardise and settings.split is None and rows["gradient_cost"].iloc[0] == 0:
         _, variant = stats.lineage(cell.algo)
-        evograd = variant not in ("pymoo", "tpa", "gradient")
+        evograd = not _has_no_gradient(cell) and variant != "gradient"
         if init == ("centre" if evograd and cell.algo.startswith("cmaes") else "uniform"):
             yield 1, LOSSES[cell.fn], losses
         if cell.fn == "wine":

@@ -111,12 +111,14 @@ def test_a_generation_never_waits(name):
     assert layout(after) == layout(carry)  # what is recorded over buffers
 
 
-@pytest.mark.parametrize("fn", [name for name, function in FUNCTIONS.items() if not function.dim])
+@pytest.mark.usefixtures("wine_data")
+@pytest.mark.parametrize("fn", FUNCTIONS)
 def test_an_objective_and_its_gradient_never_wait(fn):
     """Nor does a rotated or a shifted one; on the device without values, so that nothing comes from the host."""
-    problem = make_problem(fn, DIM).shifted(torch.zeros(SEEDS, 1, DIM).numpy()).to("meta")
+    dim = FUNCTIONS[fn].dim or DIM
+    problem = make_problem(fn, dim).shifted(torch.zeros(SEEDS, 1, dim).numpy()).to("meta")
     evaluate = Evaluator(problem, nothing_yet(Space.of(problem, SEEDS, POP, "uniform", torch.float32, "meta")))
-    x = torch.zeros(SEEDS, POP, DIM, device="meta")
+    x = torch.zeros(SEEDS, POP, dim, device="meta")
     with torch.no_grad(), Waits("meta") as waits:
         evaluate(x)
         evaluate.with_gradient(x[:, :1])

@@ -5,12 +5,13 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from evobench import testing
 from evobench.algorithms import ALGORITHMS
-from evobench.evograd import FAMILIES, VARIANTS
+from evobench.evograd import FAMILIES, VARIANTS, cmaes
 from evobench.evograd.cmaes import CMAES, Settings
 from evobench.evograd.loop import Best, Evaluator, Generation, nothing_yet
 from evobench.evograd.space import Space, Streams
@@ -52,6 +53,30 @@ def test_hard_de_converges(strategy):
 @pytest.mark.parametrize("promise", testing.OF_ALGORITHMS[1:])
 def test_every_variant_keeps_every_promise(name, promise):
     promise(name)
+
+
+@pytest.mark.parametrize("name", testing.names_of("cmaes"))
+@pytest.mark.parametrize("promise", testing.OF_ALGORITHMS)
+def test_cmaes_keeps_every_promise_with_large_matrices(name, promise, monkeypatch):
+    """As at 500D: by blocks, column by column, the lower triangle alone."""
+    monkeypatch.setattr(cmaes, "_BLOCK", 2)
+    promise(name)
+
+
+@pytest.mark.parametrize("promise", testing.OF_FAMILIES[1:])
+def test_the_family_of_cmaes_keeps_every_promise_with_large_matrices(promise, monkeypatch):
+    """All but the first, that a learning rate of 0 changes no bit: a large C is L Lᵀ − ε I after any step on L."""
+    monkeypatch.setattr(cmaes, "_BLOCK", 2)
+    promise("cmaes")
+
+
+def test_cmaes_is_the_same_by_blocks(monkeypatch):
+    """But for rounding, while that has not grown."""
+    whole = run("cmaes_diff", dim=7, budget=100, dtype=torch.float64)
+    monkeypatch.setattr(cmaes, "_BLOCK", 3)
+    for one, other in zip(whole, run("cmaes_diff", dim=7, budget=100, dtype=torch.float64), strict=True):
+        np.testing.assert_allclose(other.best_x, one.best_x, rtol=1e-6)
+        assert other.best_f == pytest.approx(one.best_f, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", TENSOR_ALGORITHMS)
@@ -119,6 +144,7 @@ def test_stored_fitness_is_that_of_the_stored_position(family, overrides):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_noise_does_not_depend_on_the_parameters(family):
     testing.noise_does_not_depend_on_the_parameters(family)
+    testing.noise_is_drawn_at_once(family)
 
 
 def test_noise_is_the_same_alone_and_in_a_batch():
@@ -235,9 +261,13 @@ def test_gradient_is_charged():
     assert charged.f_evals + 20 * charged.g_evals <= 2000 < charged.f_evals + 20 * charged.g_evals + 40
 
 
-@pytest.mark.parametrize(("dtype", "gradient"), [(torch.float32, "kept"), (torch.float64, "off")])
-def test_cmaes_keeps_its_invariants_for_5000_generations(dtype, gradient):
+@pytest.mark.parametrize(
+    ("dtype", "gradient", "block"),
+    [(torch.float32, "kept", 128), (torch.float64, "off", 128), (torch.float32, "kept", 3)],
+)
+def test_cmaes_keeps_its_invariants_for_5000_generations(dtype, gradient, block, monkeypatch):
     """Long after it has converged: L Lᵀ = C + ε I, σ in its bounds, C bounded, and both precisions solve it."""
+    monkeypatch.setattr(cmaes, "_BLOCK", block)
     problem, seeds, pop, dim = make_problem("rosenbrock", 4), 2, 10, 4
     space = Space.of(problem, seeds, pop, "uniform", dtype, "cpu")
     algorithm = CMAES(Settings(), space)
@@ -250,6 +280,7 @@ def test_cmaes_keeps_its_invariants_for_5000_generations(dtype, gradient):
             if number % 500:
                 continue
             factor, covariance = carry.state.factor.double(), carry.state.covariance.double()
+            covariance = covariance.tril() + covariance.tril(-1).mT  # of a large one the rest is not kept up
             epsilon = (factor @ factor.mT - covariance).diagonal(dim1=-2, dim2=-1)
             scale = (factor @ factor.mT).diagonal(dim1=-2, dim2=-1).amax(-1)[:, None, None]
             rest = (factor @ factor.mT - covariance - torch.diag_embed(epsilon)) / scale

@@ -487,6 +487,26 @@ def test_a_broken_covariance_is_repaired_alone(compiled, monkeypatch):
     assert (mended_state.jitter > 0)[:, 0].tolist() == [True, False, False]
 
 
+def test_a_mean_that_is_not_finite_stays_where_it_was():
+    """And not at the centre of the box, where many functions have their optimum."""
+    algorithm, params, state = strategy(seeds=3)
+    noise = algorithm.noise(Streams(range(3), torch.float64, "cpu"))
+    x, _ = algorithm.propose(params, state, noise)
+    x[1, :, 2] = math.nan
+    after, _ = algorithm.commit(params, state, noise, x, x[..., 0].square(), None)
+    assert after.mean[1, 0, 2] == params.mean[1, 0, 2]
+    assert after.mean.isfinite().all()
+
+
+def test_the_gradient_of_a_large_factor_has_nothing_above_the_diagonal(monkeypatch):
+    for block in (128, 2):
+        monkeypatch.setattr(cmaes, "_BLOCK", block)
+        factor = cmaes._laid_out(torch.eye(4).expand(2, -1, -1).contiguous()).requires_grad_()
+        cmaes._lower(factor).square().sum().add(cmaes._lower(factor).sum()).backward()
+        expected = (2 * torch.eye(4) + 1).tril().expand(2, -1, -1)
+        assert torch.equal(factor.grad, expected)
+
+
 def test_a_gradient_step_on_the_factor_changes_the_covariance():
     """keep · (C + L Lᵀ − L₀ L₀ᵀ) + rowsᵀ rows; C itself to the bit where the step is nothing."""
     _, _, state = strategy()

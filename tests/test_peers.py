@@ -222,6 +222,8 @@ def test_a_broken_algorithm_is_caught(registry, monkeypatch):
         testing.a_run_depends_on_its_own_seed_alone("mixed_plain")
     with pytest.raises(AssertionError):
         testing.noise_does_not_depend_on_the_parameters("greedy")
+    with pytest.raises(AssertionError, match="2 calls"):
+        testing.noise_is_drawn_at_once("greedy")
 
 
 PLUGIN = """

@@ -483,7 +483,7 @@ def test_seeds_that_do_not_fit_into_memory_make_further_batches(tmp_path, monkey
     content = {"algo": "cmaes_diff,de_guarded", "fn": "griewank", "dim": 6, "seeds": 5, "budget": 300, "pop": 10}
     experiment = make_experiment(content | {"dtype": "float64"})
     run_experiment(experiment, tmp_path / "one", jobs=1)
-    monkeypatch.setattr(runner, "MEMORY", 2.2 * 8 * FAMILIES["cmaes"].peak(10, 6))
+    monkeypatch.setattr(runner, "MEMORY", 2 * 2.2 * 8 * FAMILIES["cmaes"].peak(10, 6))
     tasks = plan(experiment, Store(tmp_path / "none")).tasks
     assert [task.seeds for task in tasks if task.cell.algo == "cmaes_diff"] == [(0, 1), (2, 3), (4,)]
     run_experiment(experiment, tmp_path / "several", jobs=1)
@@ -495,15 +495,42 @@ def test_seeds_that_do_not_fit_into_memory_make_further_batches(tmp_path, monkey
 
 
 def test_the_estimate_of_memory_at_500_dimensions():
-    """30 runs are one batch, 200 of CMA-ES are three."""
+    """30 runs are one batch, 200 of CMA-ES are three; what is at work at once has the same memory on any machine."""
 
-    def batches(seeds, algo="cmaes_diff"):
+    def batches(seeds, algo="cmaes_diff", jobs=1):
         content = {"algo": algo, "fn": "michalewicz", "dim": 500, "seeds": seeds}
-        return [len(task.seeds) for task in plan(make_experiment(content), Store("nowhere")).tasks]
+        return [len(task.seeds) for task in plan(make_experiment(content), Store("nowhere"), jobs=jobs).tasks]
 
     assert batches(30) == [30]
-    assert len(batches(200)) == 3
+    assert len(batches(200)) == len(batches(200, jobs=2)) == 3
     assert batches(200, "pso_diff") == [200]
+    for jobs in (2, 8):
+        at_once = sorted(batches(200, jobs=jobs))[-jobs:]
+        assert sum(at_once) * 4 * FAMILIES["cmaes"].peak(100, 500) <= runner.MEMORY
+
+
+@pytest.mark.parametrize(("algo", "dim"), [("cmaes_diff", 400), ("de_diff", 500)])
+def test_the_estimate_of_memory_is_not_too_small(algo, dim, tmp_path):
+    """Of a process of its own, whose peak is compared with that of fewer runs: what is not theirs cancels out."""
+    program = (
+        "import resource, sys\n"
+        "from evobench.experiment import make_experiment\n"
+        "from evobench.tasks import Task, execute, footprint\n"
+        "algo, dim, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])\n"
+        "content = {'algo': algo, 'fn': 'ackley', 'dim': dim, 'seeds': count, 'budget': 500, 'device': 'cpu'}\n"
+        "(cell,) = make_experiment(content).cells()\n"
+        "execute(Task(cell, tuple(range(count))), lambda share, best: None)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, footprint(cell))\n"
+    )
+
+    def peak(count):
+        done = subprocess.run(
+            [sys.executable, "-c", program, algo, str(dim), str(count)], capture_output=True, text=True, check=True
+        )
+        return map(float, done.stdout.split())
+
+    (few, one), (many, _) = peak(2), peak(10)
+    assert 0.3 * one < (many - few) / 8 < 1.2 * one
 
 
 def test_the_seeds_of_a_large_cell_are_shared_out_where_cores_are_idle(tmp_path):

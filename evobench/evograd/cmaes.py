@@ -279,7 +279,7 @@ class CMAES:
         covariance = _mended(covariance, bad, variance)
         new_factor = _mended(new_factor, bad, variance.sqrt())
         log_sigma = log_sigma.nan_to_num(nan=0.0).clamp(_MIN_LOG_SIGMA, self.max_log_sigma)
-        mean = torch.where(mean.isfinite(), mean, self.space.centre)
+        mean = torch.where(mean.isfinite(), mean, params.mean)
         path_sigma, path_c = (torch.where(bad | ~path.isfinite(), 0.0, path) for path in (path_sigma, path_c))
         params = params._replace(mean=mean, log_sigma=log_sigma, factor=new_factor)
         jitter = torch.where(bad[..., 0], 0.0, jitter)

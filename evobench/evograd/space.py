@@ -32,7 +32,10 @@ _BELOW_ONE = np.float32(1 - 2.0**-24)
 
 @runtime_checkable
 class Random(Protocol):
-    """Where random numbers come from, one stream a seed: `Streams`, or a compiled generation's `Counter`."""
+    """Where random numbers come from, one stream a seed: `Streams`, or a compiled generation's `Counter`.
+
+    A generation takes all its numbers in one call: a counter has the same ones for the next call.
+    """
 
     def uniform(self, *shapes: tuple[int, ...]) -> list[Float[Tensor, "seeds ..."]]:
         """One tensor a shape, `[S, *shape]`, uniform on the open interval (0, 1)."""
