@@ -577,8 +577,8 @@ CLAIMS = (
         "evaluations and a loss that compares each prediction with its own target.",
         _trains,
         why="Judged as the authors' code runs it: Adam starts from U(-10, 10) and CMA-ES from N(0, 0.5²), where tanh "
-        "is not saturated. The paper's text has both start from U(-10, 10), as one part of the fair half does. The loss "
-        "compares each prediction with every target, so that none is lower than the variance of the targets.",
+        "is not saturated. The paper's text has both start from U(-10, 10), as one part of the fair half does. The "
+        "loss compares each prediction with every target, so that none is lower than the variance of the targets.",
         paper=("wine", "paper"),
         fair=("wine", "paper"),
         fair_judge=_trains_from_one_start,
