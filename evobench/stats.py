@@ -59,8 +59,9 @@ PAIRS = {
     ("guarded", "tpa"),
     *((variant, peer) for variant in ("diff", "guarded") for peer in ("pycma", "scipy", "evosax")),
 }
-"""Which variants of one family are compared: a candidate, and what it has to beat. Besides, where an
-algorithm ran with several settings, every other is compared with the first in the order of `split`."""
+"""Which variants of one family are compared: a candidate, and what it has to beat; where that ran with several
+settings, in those that the candidate has. Besides, where an algorithm ran with several settings, every
+other is compared with the first in the order of `split`."""
 
 FAMILY = ("pair",)
 """Tests with the same kind of pair are corrected together, unless a config declares other families."""
@@ -168,8 +169,8 @@ def labels(runs: pd.DataFrame) -> dict[Cell, str]:
 
     It is its algorithm; where that has several settings there, `@` and what tells them apart: the
     start (`cmaes@centre`), any other one thing (`pso_diff@lr=0.1`), or what is not as in most of them
-    (`@weights=rank,reflected_steps=False`; `@base` where all is); failing that, the first six digits
-    of their hash.
+    (`@weights=rank,reflected_steps=False`; `@base` where all is); if that is more than two things, the
+    first six digits of their hash.
     """
     namesakes: dict[tuple[Any, ...], dict[Cell, dict[str, Any]]] = {}
     for cell, rows in split(runs).items():
@@ -191,6 +192,10 @@ def _described(row: Any) -> dict[str, Any]:
     return {**columns, **settings, **versions}
 
 
+_MOST_APART = 2
+"""Most settings that name a cell: more make no name."""
+
+
 def _difference(cell: Cell, described: dict[str, Any], group: dict[Cell, dict[str, Any]]) -> str:
     keys = dict.fromkeys(key for other in group.values() for key in other)
     values = {key: [str(other.get(key)) for other in group.values()] for key in keys}
@@ -198,8 +203,9 @@ def _difference(cell: Cell, described: dict[str, Any], group: dict[Cell, dict[st
         if len(set(values[key])) == len(group):
             return _setting(key, described)
     apart = {one: tuple(key for key in keys if str(of.get(key)) != mode(values[key])) for one, of in group.items()}
-    names = {one: ",".join(_setting(key, group[one]) for key in apart[one]) or "base" for one in group}
-    return names[cell] if len(set(names.values())) == len(group) else cell.settings_hash[:6]
+    names = [",".join(_setting(key, group[one]) for key in apart[one]) or "base" for one in group]
+    mine = names[list(group).index(cell)]
+    return mine if len(apart[cell]) <= _MOST_APART and names.count(mine) == 1 else cell.settings_hash[:6]
 
 
 def _setting(key: str, described: dict[str, Any]) -> str:
@@ -334,9 +340,23 @@ def compare(runs: pd.DataFrame, family: Sequence[str] = FAMILY) -> pd.DataFrame:
     """
     names, cells = labels(runs), split(runs)
     tasks = {cell: (*cell[:3], rows["shift"].iloc[0], rows["budget"].iloc[0]) for cell, rows in cells.items()}
-    settings: dict[tuple[Any, ...], dict[str, Cell]] = {}
+    namesakes: dict[tuple[Any, ...], list[Cell]] = {}
     for cell, task in tasks.items():
-        settings.setdefault((cell.algo, *task), {})[names[cell].partition("@")[2]] = cell
+        namesakes.setdefault((cell.algo, *task), []).append(cell)
+    kept = [name for name in ("settings", "init", "dtype") if name in runs]
+    programs = {cell: rows[kept].iloc[0].tolist() for cell, rows in cells.items()}
+
+    def alike(first: Cell, second: Cell) -> bool:
+        """Whether of all settings of the second's algorithm these are the ones to compare with."""
+        others = namesakes[second.algo, *tasks[second]]
+        for same in (
+            lambda cell: programs[cell] == programs[first],
+            lambda cell: names[cell].partition("@")[2] == names[first].partition("@")[2],
+        ):
+            if any(map(same, others)):
+                return same(second)
+        return True
+
     rows = [
         {
             "fn": first.fn,
@@ -350,7 +370,8 @@ def compare(runs: pd.DataFrame, family: Sequence[str] = FAMILY) -> pd.DataFrame:
         for first in cells
         for second in cells
         if tasks[first] == tasks[second]
-        if (pair := _pair(first, second, settings[second.algo, *tasks[first]], names[first].partition("@")[2]))
+        if (pair := _pair(first, second, namesakes[second.algo, *tasks[first]][0]))
+        if pair == "settings" or alike(first, second)
     ]
     identity = ["fn", "dim", "protocol", "pair", "first", "second"]
     samples = ["n_first", "n_second", "median_first", "median_second"]
@@ -362,19 +383,16 @@ def compare(runs: pd.DataFrame, family: Sequence[str] = FAMILY) -> pd.DataFrame:
     return table
 
 
-def _pair(first: Cell, second: Cell, settings: dict[str, Cell], own: str) -> str | None:
+def _pair(first: Cell, second: Cell, reference: Cell) -> str | None:
     """What kind of pair two cells of one task are, None if they are none.
 
     Args:
-        settings: the cells of the second's algorithm, by what tells them apart.
-        own: what tells the first from its namesakes.
+        reference: the first of the settings of the second's algorithm.
     """
     if first.algo == second.algo:
-        return "settings" if first != second == next(iter(settings.values())) else None
-    (family, candidate), (other_family, reference) = lineage(first.algo), lineage(second.algo)
-    declared = family == other_family and (candidate, reference) in PAIRS
-    # Where the other has the same setting, that is the one to compare with.
-    return f"{candidate} vs {reference}" if declared and settings.get(own, second) == second else None
+        return "settings" if first != second == reference else None
+    (family, candidate), (other_family, other) = lineage(first.algo), lineage(second.algo)
+    return f"{candidate} vs {other}" if family == other_family and (candidate, other) in PAIRS else None
 
 
 def _contrast(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, float | str]:

@@ -399,6 +399,9 @@ def test_a_setting_meets_the_same_setting_where_there_is_one() -> None:
         "ga_diff@lr=3 vs ga_plain@lr=1",
         "ga_diff@lr=3 vs ga_plain@lr=2",
     }
+    table = stats.compare(pd.concat([at("ga_diff", 2), at("ga_plain", 1), at("ga_plain", 2)]))
+    table = table[table["pair"] == "diff vs plain"]
+    assert list(table["first"] + " vs " + table["second"]) == ["ga_diff vs ga_plain@lr=2"]
 
 
 def test_the_order_of_rows_changes_nothing(everything: pd.DataFrame) -> None:
