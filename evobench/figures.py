@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -138,6 +139,9 @@ COUNTED = "gradients"
 """A column of guarded runs that is a count, not a parameter."""
 
 DIMENSION_LINES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
+
+MOST_NAMES = 12
+"""Most settings that are named below all panels."""
 
 FLOOR = 1e-16
 """What lies below, exact zeros above all, is drawn here on a logarithmic axis, and its tick says so."""
@@ -342,7 +346,6 @@ def _draw_curves(
         centre, low, high = np.maximum(band, max(FLOOR, np.nanmin(drawn))) if logarithmic else band
         _draw_line(ax, grid, centre, names[cell], looks[cell.algo], seats[cell][1])
         ax.fill_between(grid, low, high, color=looks[cell.algo]["color"], alpha=0.15, linewidth=0)
-    _name_settings(ax)
 
 
 def _band(curves: Float[ndarray, "runs points"], mean: bool) -> Float[ndarray, "3 points"]:
@@ -487,7 +490,6 @@ def ecdf(history: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         for algo, curves in group.groupby("algo", sort=False):
             for number, (label, curve) in enumerate(curves.groupby("label")):
                 _draw_line(ax, curve["evals_per_dim"], curve["share"], str(label), looks[str(algo)], number)
-        _name_settings(ax)
     note = f"Left out, since the optimum is unknown: {', '.join(map(str.capitalize, omitted))}" if omitted else None
     _legend(figure, handles, note)
     return figure
@@ -536,7 +538,6 @@ def profile(history: pd.DataFrame, runs: pd.DataFrame) -> Figure:
             _draw_line(
                 ax, curve["simplex_gradients"], curve["share"], str(label), look, number if "@" in str(label) else 0
             )
-        _name_settings(ax)
     _legend(figure, handles, _wrapped("Left out, not run on all problems", left_out) if left_out else None)
     return figure
 
@@ -749,7 +750,19 @@ def _variant(name: str) -> str:
 
 
 def _legend(figure: Figure, handles: list[Artist], note: str | None = None) -> None:
-    """One legend for all panels, below them, in as many columns as the width holds."""
+    """One legend for all panels, below them, in as many columns as the width holds.
+
+    Lines of algorithms that have several settings are named there where their names are the same in all panels and
+    few, else in the panels themselves.
+    """
+    several = [[line for line in ax.lines if "@" in str(line.get_label())] for ax in figure.axes]
+    named = {str(line.get_label()): line for lines in several for line in lines}
+    if len(named) <= MOST_NAMES and not any(re.search("@[0-9a-f]{6}$", name) for name in named):
+        handles = [*handles, *named.values()]
+    else:
+        for ax, lines in zip(figure.axes, several, strict=True):
+            if lines:
+                ax.legend(handles=lines, fontsize=6)
     longest = max(len(str(handle.get_label())) for handle in handles)
     columns = min(len(handles), max(1, int(figure.get_figwidth() / (0.5 + 0.06 * longest))))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, title=note, title_fontsize="medium")
@@ -775,6 +788,8 @@ def _scale_y(ax: Axes, values: Float[ndarray, " values"]) -> bool:
     if decades > 6 or high == FLOOR:
         ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_minor_formatter(NullFormatter())
+    if high == FLOOR:
+        ax.set_ylim(FLOOR / 10, FLOOR * 10)
     return True
 
 
@@ -792,13 +807,6 @@ def _scale_x(ax: Axes, evaluations: Float[ndarray, " points"]) -> None:
 def _draw_line(ax: Axes, x: Any, y: Any, label: str, look: dict[str, Any], number: int) -> None:
     """A cell's line; `number` counts the settings of its algorithm, which markers tell apart."""
     ax.plot(x, y, label=label, marker=MARKERS[number % len(MARKERS)], markersize=2.5, markevery=20, **look)
-
-
-def _name_settings(ax: Axes) -> None:
-    """Name the lines of algorithms that have several settings, in the panel itself: a hash is of one problem."""
-    lines = [line for line in ax.lines if "@" in str(line.get_label())]
-    if lines:
-        ax.legend(handles=lines, fontsize=6)
 
 
 def _say(ax: Axes, text: str) -> None:

@@ -442,6 +442,21 @@ assert all(matplotlib.rcParams[key] == before[key] for key in figures.STYLE)
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
 
 
+@pytest.mark.parametrize(("count", "below"), [(2, True), (figures.MOST_NAMES + 1, False)])
+def test_settings_are_named_once_below_all_panels_while_they_are_few(count: int, below: bool) -> None:
+    runs = pd.concat(
+        runs_of(["ga"], ("ackley", "griewank"), (30,)).assign(
+            settings=f'{{"lr": {lr}}}', settings_hash=f"{lr:012}", best_f=np.geomspace(1, 2, 2 * SEEDS)
+        )
+        for lr in range(count)
+    )
+    figure = figures.convergence(history_of(runs), runs)
+    names = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert sum("@lr=" in name for name in names) == (count if below else 0)
+    for ax in figure.axes:
+        assert (ax.get_legend() is None) == below
+
+
 def test_figure_2_has_a_row_for_each_problem() -> None:
     runs = runs_of(["cmaes"], ("michalewicz", "ackley"), (500, 30))
     figure = figures.figure2(history_of(runs), runs)
