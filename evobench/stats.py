@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from statistics import mode
@@ -175,10 +176,10 @@ def labels(runs: pd.DataFrame) -> dict[Cell, str]:
     namesakes: dict[tuple[Any, ...], dict[Cell, dict[str, Any]]] = {}
     for cell, rows in split(runs).items():
         namesakes.setdefault(cell[:4], {})[cell] = _described(rows.iloc[0])
-    names = {}
+    names: dict[Cell, str] = {}
     for group in namesakes.values():
-        for cell, described in group.items():
-            names[cell] = cell.algo if len(group) == 1 else f"{cell.algo}@{_difference(cell, described, group)}"
+        apart = _differences(group) if len(group) > 1 else {}
+        names |= {cell: f"{cell.algo}@{apart[cell]}" if apart else cell.algo for cell in group}
     return names
 
 
@@ -196,16 +197,21 @@ _MOST_APART = 2
 """Most settings that name a cell: more make no name."""
 
 
-def _difference(cell: Cell, described: dict[str, Any], group: dict[Cell, dict[str, Any]]) -> str:
+def _differences(group: dict[Cell, dict[str, Any]]) -> dict[Cell, str]:
+    """What tells each of several cells from the others."""
     keys = dict.fromkeys(key for other in group.values() for key in other)
     values = {key: [str(other.get(key)) for other in group.values()] for key in keys}
     for key in keys:
         if len(set(values[key])) == len(group):
-            return _setting(key, described)
-    apart = {one: tuple(key for key in keys if str(of.get(key)) != mode(values[key])) for one, of in group.items()}
-    names = [",".join(_setting(key, group[one]) for key in apart[one]) or "base" for one in group]
-    mine = names[list(group).index(cell)]
-    return mine if len(apart[cell]) <= _MOST_APART and names.count(mine) == 1 else cell.settings_hash[:6]
+            return {cell: _setting(key, described) for cell, described in group.items()}
+    usual = {key: mode(values[key]) for key in keys}
+    apart = {cell: [key for key in keys if str(of.get(key)) != usual[key]] for cell, of in group.items()}
+    names = {cell: ",".join(_setting(key, group[cell]) for key in apart[cell]) or "base" for cell in group}
+    counts = Counter(names.values())
+    return {
+        cell: name if len(apart[cell]) <= _MOST_APART and counts[name] == 1 else cell.settings_hash[:6]
+        for cell, name in names.items()
+    }
 
 
 def _setting(key: str, described: dict[str, Any]) -> str:
@@ -346,16 +352,14 @@ def compare(runs: pd.DataFrame, family: Sequence[str] = FAMILY) -> pd.DataFrame:
     kept = [name for name in ("settings", "init", "dtype") if name in runs]
     programs = {cell: rows[kept].iloc[0].tolist() for cell, rows in cells.items()}
 
-    def alike(first: Cell, second: Cell) -> bool:
-        """Whether of all settings of the second's algorithm these are the ones to compare with."""
-        others = namesakes[second.algo, *tasks[second]]
-        for same in (
-            lambda cell: programs[cell] == programs[first],
-            lambda cell: names[cell].partition("@")[2] == names[first].partition("@")[2],
-        ):
-            if any(map(same, others)):
-                return same(second)
-        return True
+    apart = {cell: name.partition("@")[2] for cell, name in names.items()}
+
+    def counterparts(first: Cell, algo: str) -> list[Cell]:
+        """Of all settings of an algorithm, those to compare with."""
+        others = namesakes[algo, *tasks[first]]
+        same_settings = [cell for cell in others if programs[cell] == programs[first]]
+        same_name = [cell for cell in others if apart[cell] == apart[first]]
+        return same_settings or same_name or others
 
     rows = [
         {
@@ -371,7 +375,7 @@ def compare(runs: pd.DataFrame, family: Sequence[str] = FAMILY) -> pd.DataFrame:
         for second in cells
         if tasks[first] == tasks[second]
         if (pair := _pair(first, second, namesakes[second.algo, *tasks[first]][0]))
-        if pair == "settings" or alike(first, second)
+        if pair == "settings" or second in counterparts(first, second.algo)
     ]
     identity = ["fn", "dim", "protocol", "pair", "first", "second"]
     samples = ["n_first", "n_second", "median_first", "median_second"]

@@ -89,14 +89,15 @@ def task(rows: pd.DataFrame) -> wine.Settings:
     return wine.Settings(**{name: found[name] for name in wine.Settings.model_fields})
 
 
-def _has_no_gradient(cell: Cell) -> bool:
-    return stats.lineage(cell.algo)[1] in ("pymoo", "tpa")
+def _is_charged(cell: Cell) -> bool:
+    """Whether gradients have a price in its rows: not in those of a library that takes none."""
+    return stats.lineage(cell.algo)[1] in (*stats.TENSORS, "gradient")
 
 
 def _equal_cost(cell: Cell, rows: pd.DataFrame) -> bool:
     """Whether it answers questions 3 and 4."""
     settings, init, price = task(rows), rows["init"].iloc[0], rows["gradient_cost"].iloc[0]
-    equal = init == "centre" and price == (0 if _has_no_gradient(cell) else PRICE)
+    equal = init == "centre" and price == (PRICE if _is_charged(cell) else 0)
     return cell.fn == "wine" and settings.standardise and settings.split is not None and equal
 
 
@@ -144,7 +145,7 @@ def _answers(cell: Cell, rows: pd.DataFrame) -> Iterator[tuple[int, str, Float[n
             yield 4, HELD_OUT, wine.test_loss(settings)(torch.from_numpy(np.stack(list(rows["best_x"])))).numpy()
     elif not settings.standardise and settings.split is None and rows["gradient_cost"].iloc[0] == 0:
         _, variant = stats.lineage(cell.algo)
-        evograd = not _has_no_gradient(cell) and variant != "gradient"
+        evograd = variant not in ("pymoo", "tpa", "gradient")
         if init == ("centre" if evograd and cell.algo.startswith("cmaes") else "uniform"):
             yield 1, LOSSES[cell.fn], losses
         if cell.fn == "wine":
