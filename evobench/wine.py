@@ -10,8 +10,7 @@ The authors' code subtracts targets `[rows]` from outputs `[rows, 1]`, which bro
 mean((o − ȳ)²) + var(y), and so needs no such matrix; its minimum is var(y), where the network ignores
 the wine and says ȳ.
 
-Everything is computed in float64: float32 would save less than half of the time (1.0 against 2.0 ms
-an individual), and a stored value could not be checked to nine digits.
+Everything is computed in float64, or a stored value could not be checked to nine digits.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import os
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -45,7 +44,7 @@ BOX = (-10.0, 10.0)
 TEST_SHARE = 0.2
 """Part of each quality's rows that a split holds out."""
 
-CHUNK = {"cpu": 4}
+CHUNK = {"cpu": 2}
 """Networks whose hidden layers are computed at once: on a CPU as many as its cache holds."""
 
 CHUNK_ELSEWHERE = 256
@@ -68,6 +67,21 @@ class Rows(NamedTuple):
 
     x: Float[ndarray, "rows inputs"]
     y: Float[ndarray, " rows"]
+
+
+class _Tanh(torch.autograd.Function):
+    """tanh(z) as 2σ(2z) − 1, three times as fast; the gradient is tanh's own, 1 − tanh(z)², 0 where saturated."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Float[Tensor, "units rows"]) -> Float[Tensor, "units rows"]:
+        tanh = (z + z).sigmoid_().mul_(2).sub_(1)
+        ctx.save_for_backward(tanh)
+        return tanh
+
+    @staticmethod
+    def backward(ctx: Any, grad: Float[Tensor, "units rows"]) -> Float[Tensor, "units rows"]:
+        gradient: Tensor = torch.ops.aten.tanh_backward(grad, *ctx.saved_tensors)
+        return gradient
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +121,7 @@ class Loss:
         """What each network says of each row."""
         weights, biases, out_weights, out_bias = networks.split([INPUTS * HIDDEN, HIDDEN, HIDDEN, 1], dim=1)
         layer = torch.cat([weights.view(-1, HIDDEN, INPUTS), biases[..., None]], dim=2)
-        hidden = (layer.view(-1, INPUTS + 1) @ self.inputs).tanh_()
+        hidden: Tensor = _Tanh.apply(layer.view(-1, INPUTS + 1) @ self.inputs)
         return torch.baddbmm(out_bias[..., None], out_weights[:, None], hidden.view(len(networks), HIDDEN, -1))[:, 0]
 
     def to(self, device: torch.device | str) -> Loss:

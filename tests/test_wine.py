@@ -122,6 +122,19 @@ def test_the_loss_and_its_gradient_are_torchs():
         torch.testing.assert_close(leaf.grad, found, rtol=1e-7, atol=1e-9)
 
 
+def test_a_saturated_unit_has_no_gradient_on_either_side():
+    """Adam and Lion step by signs: a gradient of 1e-30 would move a weight as much as one of 1."""
+    hidden = wine.HIDDEN * wine.INPUTS
+    parameters = torch.ones(wine.DIM, dtype=torch.float64)
+    parameters[:hidden] = 0
+    parameters[hidden : hidden + wine.HIDDEN] = torch.linspace(-30, 30, wine.HIDDEN)
+    leaf = parameters.requires_grad_()
+    make_problem("wine", wine.DIM)(leaf).backward()
+    size, grad = (part[hidden : hidden + wine.HIDDEN] for part in (parameters.detach().abs(), leaf.grad))
+    assert (grad[size > 20] == 0).all()
+    assert (grad[size < 15] != 0).all()
+
+
 @pytest.mark.filterwarnings("ignore:Using a target size:UserWarning")  # which the authors must have seen
 def test_the_broadcast_loss_is_the_real_broadcast():
     train, _ = wine.rows(wine.Settings())
