@@ -1,6 +1,7 @@
 """How fast evobench is against pymoo and evosax on the work of one cell: 30 runs, Ackley, one machine.
 
     python scripts/bench_speed.py [--dim 30] [--share 0.1] [--rounds 3] [--peer PYTHON]
+    python scripts/bench_speed.py --draw                        # the stored measurements alone
 
 Shared machines are noisy, so contestants take turns (evobench, evobench compiled, pymoo, evosax, …)
 and only the ratios of a round are reported, as their median over rounds. Each contestant but
@@ -9,7 +10,7 @@ runs take 30/cores times one run; its start-up is not counted. evosax needs an e
 (`pip install jax evosax`), whose interpreter is given by `--peer`. Compilation is not counted, for
 neither evosax nor `--compile`: a run of two generations is, as start-up, subtracted. It is reported
 for `--compile`, with what it takes where the compiler's cache is empty. Everything measured is
-written to results/speed/.
+written to results/speed/, and drawn with what is there of other dimensions.
 """
 
 from __future__ import annotations
@@ -25,9 +26,22 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from evobench.figures import FAMILY_COLOURS, FAMILY_NAMES, STYLE, save
 
 RUNS, START = 30, 300
 FAMILIES = {"pso": "PSO", "ga": "SimpleGA", "de": "DifferentialEvolution", "cmaes": "CMA_ES"}
+BARS = {
+    "pymoo": {"pso": 100.0, "ga": 25.0, "de": 25.0, "cmaes": 25.0},
+    "evosax": {"pso": 2.0, "ga": 2.0, "de": 1.0, "cmaes": 1.0},
+}
+"""Times faster than pymoo at least; times evosax's time at most."""
+MARKERS = "os^D"
+OUT = Path("results/speed")
 
 
 def cell(algorithm: str, dim: int, budget: int, compile: bool = False) -> Any:
@@ -85,13 +99,64 @@ def keep(measured: pd.DataFrame, target: Path) -> None:
     print(f"written to {target}")
 
 
+@rc_context(STYLE)
+def draw(measured: pd.DataFrame) -> Figure:
+    """A panel a peer, faster to the right: rounds as points, their median as a marker, the bar as a line."""
+    dims = sorted(measured["dim"].unique())
+    figure = Figure(figsize=(6.8, 2.4), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    rows = {
+        (family, dim): -(i + 0.32 * (j - (len(dims) - 1) / 2))
+        for i, family in enumerate(FAMILIES)
+        for j, dim in enumerate(dims)
+    }
+    for ax, (peer, bars) in zip(panels, BARS.items(), strict=True):
+        for (algo, dim), part in measured.groupby(["algo", "dim"]):
+            family = str(algo).partition("_")[0]
+            y, colour = rows[family, dim], FAMILY_COLOURS[family]
+            for way, face in (("compiled", colour), ("evobench", "white")):
+                times = part[peer] / part[way] if peer == "pymoo" else part[way] / part[peer]
+                ax.plot(times, [y] * len(times), ".", color=colour, markersize=2.5)
+                ax.plot(times.median(), y, MARKERS[dims.index(dim)], color=colour, markerfacecolor=face, markersize=5)
+        for i, family in enumerate(FAMILIES):
+            ax.plot([bars[family]] * 2, [-i - 0.4, -i + 0.4], color="0.4", linewidth=1.2, zorder=1)
+        ax.set(xscale="log", title="times faster than pymoo" if peer == "pymoo" else f"times {peer}'s time")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.xaxis.set_inverted(peer != "pymoo")
+        ax.grid(axis="x")
+        ax.grid(visible=False, axis="y")
+    panels[0].set_yticks([-i for i in range(len(FAMILIES))], [FAMILY_NAMES[family] for family in FAMILIES])
+    look: Any = {"linestyle": "", "color": "black", "markersize": 5}
+    handles = [
+        Line2D([], [], marker=MARKERS[j], markerfacecolor="0.6", label=f"{dim}D", **look) for j, dim in enumerate(dims)
+    ]
+    handles += [
+        Line2D([], [], marker="o", label="compiled", **look),
+        Line2D([], [], marker="o", markerfacecolor="white", label="not compiled", **look),
+        Line2D([], [], color="0.4", linewidth=1.2, label="the bar"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), columnspacing=1.2, handlelength=1.2)
+    return figure
+
+
+def stored() -> pd.DataFrame:
+    """What has been measured, of every dimension."""
+    return pd.concat([pd.read_parquet(path) for path in sorted(OUT.glob("bench-*d.parquet"))], ignore_index=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dim", type=int, default=30)
     parser.add_argument("--share", type=float, default=0.1, help="part of the budget that is run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peer", help="interpreter of an environment with jax and evosax")
+    parser.add_argument("--draw", action="store_true", help="measure nothing")
     options = parser.parse_args()
+    if options.draw:
+        print(*save(draw(stored()), OUT / "bench"), sep="\n")
+        return
     from evobench.executors import WORKER_ENVIRONMENT
     from evobench.experiment import default_budget
 
@@ -141,7 +206,8 @@ def main() -> None:
                 f"to compile: {first:.0f} s, cached {medians['compile_s']:.0f} s",
                 flush=True,
             )
-    keep(pd.concat(measured), Path("results/speed") / f"bench-{options.dim}d.parquet")
+    keep(pd.concat(measured), OUT / f"bench-{options.dim}d.parquet")
+    print(*save(draw(stored()), OUT / "bench"), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What scripts/bench_scale.py concludes from costs that are known."""
+"""What scripts/bench_scale.py concludes from costs that are known, and what bench_speed.py draws of times."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import bench_scale
+import bench_speed
 
 RUNS, DIMS = [1, 3, 10, 30, 100, 300], [10, 30, 100, 300, 1000]
 
@@ -74,3 +75,20 @@ def test_a_measurement_is_a_run():
     assert 0 < one.prepare(0.0) < 60
     assert one.generations == 5
     assert 0 < one.measure() < 60_000
+
+
+@pytest.mark.parametrize("peers", [2.0, np.nan])  # NaN: no evosax at hand
+def test_a_figure_of_speed(peers):
+    """Rounds, and their median ratio: 100 and 20 times faster than pymoo, 0.5 and 2.5 times evosax's time."""
+    rounds = pd.DataFrame({"compiled": [1.0, 2, 1], "evobench": 5.0, "pymoo": [100.0, 100, 100], "evosax": peers})
+    measured = pd.concat(
+        rounds.assign(algo=f"{family}_diff", dim=dim) for family in bench_speed.FAMILIES for dim in (30, 50)
+    )
+    left, right = bench_speed.draw(measured).axes
+    for ax, expected in ((left, [100, 20]), (right, [1 / peers, 5 / peers])):
+        medians = [line.get_xdata()[0] for line in ax.lines if line.get_marker() in ("o", "s")]
+        assert medians == pytest.approx(expected * 8, nan_ok=True)
+        bars = [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "-"]
+        assert bars == list(bench_speed.BARS["pymoo" if ax is left else "evosax"].values())
+    assert right.xaxis_inverted()
+    assert [text.get_text() for text in left.get_yticklabels()] == ["PSO", "GA", "DE", "CMA-ES"]
