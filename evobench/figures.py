@@ -202,8 +202,8 @@ def _places(seats: Iterable[tuple[str, int]]) -> dict[tuple[str, int], float]:
         families.setdefault(stats.lineage(seat[0])[0], []).append(seat)
     x = 1.0
     places: dict[tuple[str, int], float] = {}
-    for family in families.values():
-        room = max(len(family), 2)
+    for name, family in families.items():
+        room = max(len(family), len(_family(name)) / 2)  # two letters are about as wide as a box
         places |= {seat: x + (room - len(family)) / 2 + number for number, seat in enumerate(family)}
         x += room + 0.7
     return places
@@ -629,7 +629,8 @@ def wine(losses: pd.DataFrame, lines: Mapping[int, tuple[float, ...]], titles: M
                     look = {"fmt": "D", "color": "black", "markerfacecolor": "white", "markersize": 3.5}
                     ax.errorbar(mean, algos.index(algo), xerr=std, linewidth=0.8, zorder=3, **look)
         ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        low, high = ax.get_xlim()
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1, 3)))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         ax.xaxis.set_minor_locator(NullLocator())
         ax.set_xlabel("loss" if question > 2 else "")
