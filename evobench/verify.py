@@ -57,7 +57,7 @@ def verify(store: Store) -> Report:
     findings = [*failed, *_twice(store, runs), *_seeds(runs), *_history(runs, history)]
     for _, rows in runs.groupby(CELL, sort=False):
         findings += _cell(rows)
-    return Report(files, len(runs), findings)
+    return Report(files, len(runs), list(dict.fromkeys(findings)))  # a function missing for many cells is one finding
 
 
 def _failed(store: Store) -> Iterator[Finding]:
@@ -110,10 +110,13 @@ def _cell(rows: pd.DataFrame) -> Iterator[Finding]:
     if first["algo"] not in ALGORITHMS:
         yield Finding(_cell_name(first), "has an algorithm that this version does not know")
         return
+    where = _cell_name(first)
     try:
-        problem = make_problem(first["fn"], int(first["dim"]), _cell_of(first).problem)
+        settings = _cell_of(first).problem
+        where = f"{first['fn']} {first['dim']}D"
+        problem = make_problem(first["fn"], int(first["dim"]), settings)
     except ValueError as error:
-        yield Finding(_cell_name(first), f"cannot be evaluated again: {error}")
+        yield Finding(where, f"cannot be evaluated again: {error}")
         return
     for _, row in rows.iterrows():
         try:
