@@ -821,7 +821,3 @@ def list_(
             console.print(table())
             if section is None:
                 console.print()
-
-
-if __name__ == "__main__":
-    main()

@@ -31,7 +31,7 @@ from evobench.problems import FUNCTIONS
 from evobench.record import RunRecord
 from evobench.store import load_results
 
-COMMAND = [sys.executable, "-m", "evobench.cli"]
+COMMAND = [sys.executable, "-m", "evobench"]
 SMALL = "--fn sphere --dim 2 --pop 10 --budget 200 --seeds 3 --jobs 1"
 ESCAPE = "\x1b"
 
