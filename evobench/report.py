@@ -30,6 +30,7 @@ EXPERIMENTS = {
     "figure1": "Figure 1, the paper's protocol",
     "figure1-fair": "Figure 1, the fair protocol",
     "figure2": "Figure 2, Michalewicz 500D",
+    "suite500": "Four functions at 500D, the paper's protocol",
     "wine": "The wine network",
 }
 """The directories that the page is about; besides, all whose name starts with `ABLATION`."""
@@ -170,7 +171,7 @@ def build(results: Path) -> str:
     experiments = {name: Experiment(results, name, title) for name, title in EXPERIMENTS.items()}
     source = sources(results)
     judgements, own = judge(results, source=source), bar.judge(results, source)
-    paper, fair, large, wine = experiments.values()
+    paper, fair, large, suite, wine = experiments.values()
     figure1 = [paper, fair]
     ablations = [
         Experiment(results, directory.parent.name, question(directory.parent.name))
@@ -197,6 +198,12 @@ def build(results: Path) -> str:
             "Figure 2: 500 dimensions",
             "Left mean and standard deviation, as in the paper, right median and quartiles of the same runs.",
             _figure2(large),
+        ),
+        (
+            "suite500",
+            "500 dimensions: four functions",
+            "500,000 evaluations, 1,000 for each dimension where Figure 1 has 5,000.",
+            [_box(suite), _convergence(suite)],
         ),
         (
             "ecdf",
