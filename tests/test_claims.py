@@ -82,7 +82,12 @@ def borne_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     michalewicz = {("cmaes_diff", "michalewicz", 500): -98.0, ("cmaes_plain", "michalewicz", 500): -90.0}
     write(results, "figure2", michalewicz, init="centre")
     write(results, "figure2", {("cmaes", "michalewicz", 500): -30.0}, init="uniform")
-    write(results, "figure2", {("cmaes", "michalewicz", 500): -95.0}, init="centre")
+    write(
+        results,
+        "figure2",
+        {("cmaes", "michalewicz", 500): -95.0, ("cmaes_tpa", "michalewicz", 500): -300.0},
+        init="centre",
+    )
     for init, fn in (
         ("centre", "wine"),
         ("uniform", "wine"),
@@ -114,6 +119,8 @@ def test_claims_that_the_runs_bear_out(judgements: list[Judgement]) -> None:
                 assert not finding.missing, claim
                 assert finding.effects, claim
                 assert all(effect.low <= effect.value <= effect.high for effect in finding.effects)
+    (today,) = (effect for effect in found["C6"].fair.effects if "cmaes_tpa" in effect.what)
+    assert (today.value, today.says) == (0.0, "")  # it is told, and is no part of the rule
     speeds = found["C5"].paper.effects
     assert [effect.value for effect in speeds] == [20.0] * 4  # 2 s a run against 3 s / 30
 
