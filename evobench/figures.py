@@ -720,7 +720,7 @@ def _looks(algos: Iterable[str]) -> tuple[dict[str, dict[str, Any]], list[Artist
         looks[algo] = {"color": colour, "linestyle": VARIANT_LINES.get(variant, "-"), "linewidth": 1.1}
     if alone:
         return looks, [
-            Line2D([], [], **look, label=f"{_family(families[0])}, {_variant(stats.lineage(algo)[1])}")
+            Line2D([], [], **look, label=f"{_family(families[0])}, {_variant(stats.lineage(algo)[1])}", gid=algo)
             for algo, look in looks.items()
         ]
     colours = [Line2D([], [], color=_family_colour(name, families), label=_family(name)) for name in families]
@@ -759,7 +759,8 @@ def _legend(figure: Figure, handles: list[Artist], note: str | None = None) -> N
     several = [[line for line in ax.lines if "@" in str(line.get_label())] for ax in figure.axes]
     named = {str(line.get_label()): line for lines in several for line in lines}
     if len(named) <= MOST_NAMES and not any(re.search("@[0-9a-f]{6}$", name) for name in named):
-        handles = [*handles, *named.values()]
+        by_setting = {name.partition("@")[0] for name in named}
+        handles = [*(handle for handle in handles if handle.get_gid() not in by_setting), *named.values()]
     else:
         for ax, lines in zip(figure.axes, several, strict=True):
             if lines:

@@ -335,6 +335,17 @@ def test_lines_of_several_settings_are_told_apart() -> None:
     assert len({line.get_marker() for line in ax.lines}) == 2
 
 
+def test_an_algorithm_of_several_settings_is_named_by_them_alone() -> None:
+    runs = runs_of(["cmaes", "cmaes_diff"], ("michalewicz",), (500,))
+    other = runs[runs["algo"] == "cmaes"].assign(init="centre", settings_hash="abcdef123456")
+    both = pd.concat([runs.assign(init="uniform"), other])
+    assert legend(figures.figure2(history_of(both), both)) == [
+        "CMA-ES, differentiable",
+        "cmaes@centre",
+        "cmaes@uniform",
+    ]
+
+
 # --- ecdf --------------------------------------------------------------------------------------
 
 
