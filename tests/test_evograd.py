@@ -254,6 +254,19 @@ def test_at_the_papers_size_seeds_are_independent_in_float64(dim):
         assert_same(batch[3], alone[0])
 
 
+def test_a_run_has_no_denormals_and_leaves_the_mode_as_it_was():
+    """With some among its parents a product takes a hundred times as long."""
+    sphere, seen = make_problem("sphere", 5), set()
+
+    def evaluate(x):
+        seen.add(float(torch.tensor([1e-38]) * 0.1))
+        return sphere.evaluate(x)
+
+    run("de_diff", problem=dataclasses.replace(sphere, evaluate=evaluate))
+    assert seen == {0.0}
+    assert float(torch.tensor([1e-38]) * 0.1) > 0
+
+
 def test_gradient_is_charged():
     free = run("pso_diff", budget=2000)[0]
     charged = run("pso_diff", budget=2000, gradient_cost=20.0)[0]
