@@ -759,7 +759,8 @@ def _legend(figure: Figure, handles: list[Artist], note: str | None = None) -> N
     several = [[line for line in ax.lines if "@" in str(line.get_label())] for ax in figure.axes]
     named = {str(line.get_label()): line for lines in several for line in lines}
     if len(named) <= MOST_NAMES and not any(re.search("@[0-9a-f]{6}$", name) for name in named):
-        by_setting = {name.partition("@")[0] for name in named}
+        bare = {line.get_label() for ax in figure.axes for line in ax.lines}
+        by_setting = {name.partition("@")[0] for name in named} - bare  # in every panel
         handles = [*(handle for handle in handles if handle.get_gid() not in by_setting), *named.values()]
     else:
         for ax, lines in zip(figure.axes, several, strict=True):

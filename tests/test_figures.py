@@ -344,6 +344,9 @@ def test_an_algorithm_of_several_settings_is_named_by_them_alone() -> None:
         "cmaes@centre",
         "cmaes@uniform",
     ]
+    elsewhere = runs_of(["cmaes"], ("ackley",), (500,)).assign(init="uniform")
+    wider = pd.concat([both, elsewhere])
+    assert legend(figures.convergence(history_of(wider), wider))[0] == "CMA-ES, pymoo"
 
 
 # --- ecdf --------------------------------------------------------------------------------------
