@@ -157,7 +157,7 @@ def main() -> None:
     if options.draw:
         print(*save(draw(stored()), OUT / "bench"), sep="\n")
         return
-    from evobench.executors import WORKER_ENVIRONMENT
+    from evobench.executors import WORKER_ENVIRONMENT, keep_freed_memory
     from evobench.experiment import default_budget
 
     full, cores = default_budget(options.dim), os.cpu_count() or 1
@@ -165,6 +165,7 @@ def main() -> None:
     scale = full / budget
     for name, value in WORKER_ENVIRONMENT.items():
         os.environ.setdefault(name, value)  # pymoo gets what `evobench run` gives it
+    keep_freed_memory()  # and so do we
     print(f"{RUNS} runs x {full} evaluations, {options.dim}D Ackley, {cores} cores, median of {options.rounds} rounds")
     print("seconds of the whole work; in brackets how many times faster than pymoo, and how many times evosax's time")
     measured = []

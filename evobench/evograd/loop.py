@@ -354,11 +354,17 @@ def _compiled(generation: Turn, algorithm: Program, device: str, begun: bool) ->
     turns: Iterator[Callable[..., Carry]] = itertools.repeat(program)
     if not begun:
         turns = itertools.chain([drawn], turns)
+    # Whether a program fits is asked of what it gets from elsewhere and of what it returns itself; after that
+    # it would be asked again and again, for a twelfth of a short generation. It checks shapes on its own.
+    unasked = itertools.chain([False] * 4, itertools.repeat(True))
 
     logging.getLogger("torch._inductor").setLevel(logging.ERROR)  # it warns of operations that it leaves as they are
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # of torch, to torch
 
     def turn(carry: Carry, *counters: Counter) -> Carry:
+        if next(unasked):
+            with torch.compiler.set_stance(skip_guard_eval_unsafe=True):
+                return program(carry, *counters)
         with torch._dynamo.config.patch(trace_autograd_ops=True):
             return next(turns)(carry, *counters)
 

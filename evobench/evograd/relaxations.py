@@ -65,7 +65,10 @@ def select(
     alpha, temperature = alpha.to(u.dtype), temperature.to(u.dtype)
     u = u.reshape(seeds, n * parents, pop)
     if torch.compiler.is_compiling() and noise == "logistic" and not hard:
-        return _mixtures(torch.logit(u) + alpha[:, None], temperature, x).view(seeds, n, parents, -1).unbind(2)
+        if not torch.is_grad_enabled():  # α once, and not anew for every candidate
+            alpha = alpha.as_strided(alpha.shape, alpha.stride())
+        scores = (u / (1 - u)).log() + alpha[:, None]  # `torch.logit` has a clamp: a tenth would be single numbers
+        return _mixtures(scores, temperature, x).view(seeds, n, parents, -1).unbind(2)
     if noise == "logistic":
         scores = (torch.logit(u) + alpha[:, None]) / temperature
     else:

@@ -182,7 +182,7 @@ def reflect(x: Float[Tensor, "seeds n dim"], space: Space) -> Float[Tensor, "see
     distance = excess.abs()
     phase = distance - torch.floor(distance / (2 * width)) * (2 * width)  # there and back
     back = width - (phase - width).abs()
-    folded = inside - torch.copysign(back, excess)
+    folded = torch.addcmul(inside, excess.sign(), back, value=-1)  # not `copysign`: the compiler does not inline it
     # NaN alone differs from itself; of `isnan` the compiler would make a loop over single numbers.
     return torch.where(folded != folded, 0.0, folded).clamp(space.lower, space.upper)
 
