@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,8 +56,9 @@ def verify(store: Store) -> Report:
         return Report(files, 0, damaged + failed)
     runs, history = store.load(), store.load("history")
     findings = [*failed, *_twice(store, runs), *_seeds(runs), *_history(runs, history)]
+    problem_of = cache(_problem)  # once for all cells of a problem, and so is the try where there is none
     for _, rows in runs.groupby(CELL, sort=False):
-        findings += _cell(rows)
+        findings += _cell(rows, problem_of)
     return Report(files, len(runs), list(dict.fromkeys(findings)))  # a function missing for many cells is one finding
 
 
@@ -104,19 +106,28 @@ def _history(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Finding]:
             yield Finding(_name(row), f"has best_f {row['best_f']:g}, but its history ends at {values[-1]:g}")
 
 
-def _cell(rows: pd.DataFrame) -> Iterator[Finding]:
+def _problem(fn: str, dim: int, settings: str) -> Problem | str:
+    """The problem of its settings in JSON, or why there is none."""
+    try:
+        return make_problem(fn, dim, json.loads(settings))
+    except ValueError as error:
+        return str(error)
+
+
+def _cell(rows: pd.DataFrame, problem_of: Callable[[str, int, str], Problem | str]) -> Iterator[Finding]:
     """The rows of one cell: their settings, budget and values."""
     first = rows.iloc[0]
     if first["algo"] not in ALGORITHMS:
         yield Finding(_cell_name(first), "has an algorithm that this version does not know")
         return
-    where = _cell_name(first)
     try:
         settings = _cell_of(first).problem
-        where = f"{first['fn']} {first['dim']}D"
-        problem = make_problem(first["fn"], int(first["dim"]), settings)
     except ValueError as error:
-        yield Finding(where, f"cannot be evaluated again: {error}")
+        yield Finding(_cell_name(first), f"cannot be evaluated again: {error}")
+        return
+    problem = problem_of(first["fn"], int(first["dim"]), json.dumps(settings, sort_keys=True))
+    if isinstance(problem, str):
+        yield Finding(f"{first['fn']} {first['dim']}D", f"cannot be evaluated again: {problem}")
         return
     for _, row in rows.iterrows():
         try:
