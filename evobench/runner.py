@@ -34,6 +34,9 @@ MEMORY = 5 * 2**30
 """Bytes that the tensors of all batches at work may fill, two of them at least; seeds that do not fit make
 further batches. On two cores they stay below 6 GiB with what is not tensors."""
 
+TOGETHER = 100
+"""Runs of a tensor program at once on a CPU: among more, a run takes as long or longer, since tensors leave the cache."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -103,9 +106,11 @@ def plan(experiment: Experiment, store: Store, *, fresh: bool = False, jobs: int
 
 
 def batches(cell: Cell, seeds: Sequence[int], room: float = MEMORY / 2, share: int | None = None) -> list[Task]:
-    """The tasks of these seeds: of a tensor program as many runs at once as fit into `room`, in bytes, and of a
-    large one not more than `share`."""
+    """The tasks of these seeds: of a tensor program as many runs at once as fit into `room`, in bytes, on a CPU
+    `TOGETHER` at most, and of a large one not more than `share`."""
     most = max(1, int(room // footprint(cell))) if ALGORITHMS[cell.algo].batched else 1
+    if cell.device == "cpu":
+        most = min(most, TOGETHER)
     if share is not None and _is_large(cell):
         most = min(most, share)
     return [Task(cell, tuple(seeds[start : start + most])) for start in range(0, len(seeds), most)]

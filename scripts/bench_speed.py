@@ -53,11 +53,12 @@ def cell(algorithm: str, dim: int, budget: int, compile: bool = False) -> Any:
 
 
 def ours(algorithm: str, dim: int, budget: int, compile: bool = False, runs: int = RUNS) -> float:
-    """Seconds of all runs as one tensor program, with all cores."""
-    from evobench.tasks import Task, execute
+    """Seconds of all runs with all cores, as one tensor program, or as many as `evobench run` would make."""
+    from evobench.runner import batches
+    from evobench.tasks import execute
 
-    task = Task(cell(algorithm, dim, budget, compile), tuple(range(runs)))
-    return execute(task, lambda share, best: None)[0].wall_s
+    tasks = batches(cell(algorithm, dim, budget, compile), range(runs))
+    return sum(execute(task, lambda share, best: None)[0].wall_s for task in tasks)
 
 
 def compiled(algorithm: str, dim: int, budget: int) -> tuple[float, float]:
