@@ -35,7 +35,7 @@ MEMORY = 5 * 2**30
 further batches. On two cores they stay below 6 GiB with what is not tensors."""
 
 TOGETHER = 100
-"""Runs of a tensor program at once on a CPU: among more, a run takes as long or longer, since tensors leave the cache."""
+"""Runs of a tensor program at once on a CPU: among more, a run takes as long or longer, as tensors leave the cache."""
 
 
 @dataclass(frozen=True)

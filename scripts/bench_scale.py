@@ -2,6 +2,7 @@
 
     python scripts/bench_scale.py [--runs 1,3,…] [--dims 10,30,…] [--algos pso,…] [--compile] [--rounds 3]
     python scripts/bench_scale.py --quick                       # a look, in seconds
+    python scripts/bench_scale.py --draw                        # the stored measurements alone
 
 Runs grow at 30D, dimensions at 30 runs. Contestants take turns in every round, and medians over rounds are
 reported; the machine should be quiet all the same, as from 150D on operations use several threads. Timed are
@@ -165,7 +166,7 @@ def draw(by_runs: pd.DataFrame, by_dim: pd.DataFrame) -> Figure:
     per_run = by_runs / by_runs.columns.to_numpy()
     _lines(left, per_run, lambda family, runs: 1 / runs, first=True)
     _lines(right, by_dim, work, first=False)
-    left.set(title=f"one run, {DIM}D", xlabel="runs of the batch", ylabel="milliseconds a run and generation")
+    left.set(title=f"one run, {DIM}D", xlabel="runs", ylabel="milliseconds a run and generation")
     right.set(title=f"a generation of {RUNS} runs", xlabel="dimension $D$", ylabel="milliseconds a generation")
     handles = [
         Line2D([], [], color=FAMILY_COLOURS[family], marker=MARKERS[family], markersize=3.5, label=FAMILY_NAMES[family])
@@ -216,7 +217,11 @@ def main() -> None:
     parser.add_argument("--memory", type=float, default=6.0, help="GiB, at most")
     parser.add_argument("--out", type=Path, default=Path("results/speed"))
     parser.add_argument("--quick", action="store_true", help="few sizes, one round")
+    parser.add_argument("--draw", action="store_true", help="measure nothing, draw what is stored")
     options = parser.parse_args()
+    stored = options.out / "scale.parquet"
+    if options.draw:
+        return show(stored)
     if options.quick:
         options.runs, options.dims, options.rounds, options.seconds = [1, 10, 30, 100], [30, 100, 300], 1, 0.1
     unknown = set(options.algos) - set(FAMILIES)
@@ -225,7 +230,14 @@ def main() -> None:
     started = time.perf_counter()
     field = contestants(options)
     rows = [{**vars(one), "round": number, "ms": one.measure()} for number in range(options.rounds) for one in field]
-    measured = pd.DataFrame(rows)
+    keep(pd.DataFrame(rows), stored)
+    show(stored)
+    print(f"{time.perf_counter() - started:.0f} s")
+
+
+def show(stored: Path) -> None:
+    """Say and draw what was measured."""
+    measured = pd.read_parquet(stored)
     medians = measured.groupby(["family", "compile", "runs", "dim"], sort=False)["ms"].median().reset_index()
     index = ["family", "compile"]
     by_runs = medians[medians["dim"] == DIM].pivot(index=index, columns="runs", values="ms")
@@ -233,8 +245,7 @@ def main() -> None:
     order = [(family, compile) for compile in (False, True) for family in FAMILIES]
     by_runs, by_dim = (frame.loc[[key for key in order if key in frame.index]] for frame in (by_runs, by_dim))
     report(by_runs, by_dim)
-    keep(measured, options.out / "scale.parquet")
-    print(*save(draw(by_runs, by_dim), options.out / "scale"), f"{time.perf_counter() - started:.0f} s", sep="\n")
+    print(*save(draw(by_runs, by_dim), stored.with_suffix("")), sep="\n")
 
 
 if __name__ == "__main__":
