@@ -237,7 +237,8 @@ def test_a_resumed_batch_computes_the_same(family, tmp_path):
 
 def test_a_batch_is_as_much_smaller_as_a_window_is_longer():
     seeds = range(1000)
-    one, ten = (batches(unrolled("pso_diff", k, dim=500, pop=100, budget=10**6), seeds) for k in (1, 10))
+    cells = (unrolled("pso_diff", k, dim=500, pop=100, budget=10**6) for k in (1, 10))
+    one, ten = (batches(cell, seeds, room=2**29) for cell in cells)  # so little that memory sets both
     assert len(ten[0].seeds) == len(one[0].seeds) // 10
 
 
