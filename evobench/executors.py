@@ -31,19 +31,20 @@ Outcome = pd.DataFrame | Failure
 Told = Callable[[Task, float, float], None]
 """Called with a task, the share of its budget that is spent, and its best value so far."""
 
+_KEPT = {
+    "MALLOC_MMAP_THRESHOLD_": (-3, 1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": (-1, (1 << 31) - 1),
+    "MALLOC_TOP_PAD_": (-2, 1 << 26),
+}
+"""What makes glibc keep freed memory in the process, by variable and by number: pymoo allocates and frees megabytes
+many times a generation, and returning them to the kernel makes its PSO take twice as long."""
+
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    # pymoo allocates and frees megabytes many times a generation: keeping them in the process
-    # instead of returning them to the kernel makes its PSO about twice as fast.
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
-    "MALLOC_TOP_PAD_": str(1 << 26),
+    **{name: str(value) for name, (_, value) in _KEPT.items()},
 }
-
-_MALLOPT = {-3: 1 << 30, -1: (1 << 31) - 1, -2: 1 << 26}
-"""The same three, by glibc's numbers."""
 
 
 class Executor(Protocol):
@@ -73,7 +74,7 @@ def keep_freed_memory() -> None:
     anew: 7 % of a compiled one of DE.
     """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
-        for option, value in _MALLOPT.items():
+        for option, value in _KEPT.values():
             mallopt(option, value)
 
 
