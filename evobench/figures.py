@@ -768,6 +768,7 @@ def _legend(figure: Figure, handles: list[Artist], note: str | None = None) -> N
                 ax.legend(handles=lines, fontsize=6)
     longest = max(len(str(handle.get_label())) for handle in handles)
     columns = min(len(handles), max(1, int(figure.get_figwidth() / (0.5 + 0.06 * longest))))
+    columns = math.ceil(len(handles) / math.ceil(len(handles) / columns))  # rows of one length
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, title=note, title_fontsize="medium")
 
 
