@@ -349,26 +349,25 @@ def _compiled(generation: Turn, algorithm: Program, device: str, begun: bool) ->
 
     # On the CPU a C++ wrapper, which costs less time a call than the one in Python.
     program = torch.compile(drawn, fullgraph=True, dynamic=False, options={"cpp_wrapper": device == "cpu"})
+
+    def asked(carry: Carry, *counters: Counter) -> Carry:
+        with torch._dynamo.config.patch(trace_autograd_ops=True):
+            return program(carry, *counters)
+
+    def unasked(carry: Carry, *counters: Counter) -> Carry:
+        with torch.compiler.set_stance(skip_guard_eval_unsafe=True):
+            return program(carry, *counters)
+
     # The first turn runs as it is: in what it returns, and from then on, the same fields share a
-    # tensor, and a program is compiled for one such pattern.
-    turns: Iterator[Callable[..., Carry]] = itertools.repeat(program)
-    if not begun:
-        turns = itertools.chain([drawn], turns)
-    # Whether a program fits is asked of what it gets from elsewhere and of what it returns itself; after that
-    # it would be asked again and again, for a twelfth of a short generation. It checks shapes on its own.
-    unasked = itertools.chain([False] * 4, itertools.repeat(True))
+    # tensor, and a program is compiled for one such pattern. Whether a program fits is asked of what it gets
+    # from elsewhere and of what it returns itself; after that it would be asked again and again, for a twelfth
+    # of a short generation. It checks shapes on its own.
+    turns = itertools.chain([] if begun else [drawn], itertools.repeat(asked, 4), itertools.repeat(unasked))
 
     logging.getLogger("torch._inductor").setLevel(logging.ERROR)  # it warns of operations that it leaves as they are
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # of torch, to torch
 
-    def turn(carry: Carry, *counters: Counter) -> Carry:
-        if next(unasked):
-            with torch.compiler.set_stance(skip_guard_eval_unsafe=True):
-                return program(carry, *counters)
-        with torch._dynamo.config.patch(trace_autograd_ops=True):
-            return next(turns)(carry, *counters)
-
-    return turn
+    return lambda carry, *counters: next(turns)(carry, *counters)
 
 
 class _Noises:
