@@ -144,7 +144,8 @@ def report(by_runs: pd.DataFrame, by_dim: pd.DataFrame) -> None:
             a, b = fit(costs)
             print(
                 f"{name}: {times:.1f} times cheaper among {RUNS} (bar {CHEAPER:.0f}: {verdict(times >= CHEAPER)}), "
-                f"and {later.iloc[-1] / later.iloc[0]:.2f} of that among {later.index[-1]}; "
+                f"and then {'falling' if (later.diff().dropna() <= 0).all() else 'not falling'}, "
+                f"to {later.iloc[-1] / later.iloc[0]:.2f} among {later.index[-1]}; "
                 f"{a:.2f} ms + {b:.3f} ms a run, a/b = {a / b:.0f}"
             )
     table(f"milliseconds a generation of {RUNS} runs, by dimension\n{heads['dim']}", by_dim)

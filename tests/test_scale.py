@@ -47,9 +47,10 @@ def test_verdicts(capsys):
     bench_scale.report(by_runs, by_dim)
     lines = capsys.readouterr().out.splitlines()
     pso, ga, de = (line for line in lines if "cheaper" in line)
-    assert "10.0 times cheaper among 30 (bar 10: met), and 0.74 of that among 300; 12.10 ms + 1.000 ms a run" in pso
-    assert "(bar 10: NOT met)" in ga
-    assert "(bar 10: met), and 0.80 of that among 300" in de
+    assert "10.0 times cheaper among 30 (bar 10: met), and then falling, to 0.74 among 300; 12.10 ms + 1.000 ms" in pso
+    assert pso.endswith(" a run, a/b = 12")
+    assert "(bar 10: NOT met), and then falling" in ga
+    assert "(bar 10: met), and then not falling, to 0.80 among 300" in de
     pso, ga, cmaes = (line for line in lines if "slope" in line)
     assert "slope 1.00" in pso
     assert pso.endswith("linear is 1: met")
