@@ -12,6 +12,7 @@ import torch
 
 import evobench
 from evobench.algorithms import ALGORITHMS, UNAVAILABLE
+from evobench.executors import keep_freed_memory
 from evobench.experiment import Experiment, check_compiler, make_experiment
 from evobench.runner import cores
 from evobench.tasks import Task, execute, provenance
@@ -95,6 +96,7 @@ def measure(seconds: float = SECONDS) -> Line:
         execute(Task(cell, experiment.seeds), lambda share, best: None)
         return time.perf_counter() - started
 
+    keep_freed_memory()  # as a run does
     warm = generations(10) / 10
     count = max(20, int(seconds / warm))
     taken = generations(count) / count * 1e3

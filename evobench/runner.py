@@ -109,8 +109,9 @@ def batches(cell: Cell, seeds: Sequence[int], room: float = MEMORY / 2, share: i
     """The tasks of these seeds: of a tensor program as many runs at once as fit into `room`, in bytes, on a CPU
     `TOGETHER` at most, and of a large one not more than `share`."""
     most = max(1, int(room // footprint(cell))) if ALGORITHMS[cell.algo].batched else 1
-    if cell.device == "cpu":
-        most = min(most, TOGETHER)
+    if cell.device == "cpu" and len(seeds) > TOGETHER:
+        parts = 2 ** math.ceil(math.log2(len(seeds) / TOGETHER))  # which so many cores share evenly
+        most = min(most, math.ceil(len(seeds) / parts))
     if share is not None and _is_large(cell):
         most = min(most, share)
     return [Task(cell, tuple(seeds[start : start + most])) for start in range(0, len(seeds), most)]

@@ -4,7 +4,8 @@
     python scripts/bench_scale.py --quick                       # a look, in seconds
     python scripts/bench_scale.py --draw                        # the stored measurements alone
 
-Runs grow at 30D, dimensions at 30 runs. Contestants take turns in every round, and medians over rounds are
+Runs grow at 30D, dimensions at 30 runs. More than 100 runs are batches on all cores, as `evobench run` has them
+(the start of its processes is not counted). Contestants take turns in every round, and medians over rounds are
 reported; the machine should be quiet all the same, as from 150D on operations use several threads. Timed are
 as many generations as take about `--seconds` (at least 5), with the start of the runs. A contestant whose next
 generation would take longer than `--longest` or hold more than `--memory` is left out. `--compile` adds compiled
@@ -19,21 +20,26 @@ other BLAS kernels), so with an overhead of a ms and b ms a run, "10 times" need
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from bench_speed import FAMILIES, RUNS, cell, keep, ours
+from bench_speed import FAMILIES, RUNS, cell, keep, seconds
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, NullLocator
 
+from evobench.executors import WORKER_ENVIRONMENT, keep_freed_memory, single_threaded
 from evobench.figures import FAMILY_COLOURS, FAMILY_NAMES, STYLE, save
+from evobench.runner import batches, cores
 from evobench.tasks import footprint
 
 DIM, POP = 30, 100
@@ -56,12 +62,23 @@ def work(family: str, dim: float) -> float:
 class Contestant:
     """One algorithm at one size; `generations` are those that are timed."""
 
-    def __init__(self, family: str, runs: int, dim: int, compile: bool) -> None:
+    def __init__(self, family: str, runs: int, dim: int, compile: bool, pool: Executor) -> None:
         self.family, self.runs, self.dim, self.compile, self.generations = family, runs, dim, compile, 0
+        self.pool = pool
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """What a row says of it."""
+        return {name: value for name, value in vars(self).items() if name != "pool"}
 
     def seconds(self, generations: int, compile: bool) -> float:
         start = self.family != "cmaes"  # evaluates a population
-        return ours(f"{self.family}_diff", self.dim, (start + generations) * POP, compile, self.runs)
+        tasks = batches(cell(f"{self.family}_diff", self.dim, (start + generations) * POP, compile), range(self.runs))
+        if len(tasks) == 1:
+            return seconds(tasks[0])
+        started = time.perf_counter()
+        list(self.pool.map(seconds, tasks))
+        return time.perf_counter() - started
 
     def prepare(self, seconds: float) -> float:
         """Warm up; an eager generation's seconds, roughly, from which follows how many are timed."""
@@ -77,7 +94,7 @@ class Contestant:
         return 1000 * (self.seconds(short + self.generations, self.compile) - compiling) / self.generations
 
 
-def contestants(options: argparse.Namespace) -> list[Contestant]:
+def contestants(options: argparse.Namespace, pool: Executor) -> list[Contestant]:
     """Those whose generations are neither too long nor too large, warmed up."""
     sizes = [(runs, DIM) for runs in options.runs] + [(RUNS, dim) for dim in options.dims if dim != DIM]
     chosen = []
@@ -85,7 +102,7 @@ def contestants(options: argparse.Namespace) -> list[Contestant]:
         for family in options.algos:
             last: dict[int, float] = {}  # seconds of a generation, by dimension
             for runs, dim in sizes:
-                one = Contestant(family, runs, dim, compile)
+                one = Contestant(family, runs, dim, compile, pool)
                 gib = runs * footprint(cell(f"{family}_diff", dim, FEW * POP)) / 2**30
                 smaller = max((known for known in last if known < dim), default=None)
                 guess = last[smaller] * work(family, dim) / work(family, smaller) if runs == RUNS and smaller else 0.0
@@ -229,8 +246,13 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown algorithm '{min(unknown)}': choose from {', '.join(FAMILIES)}")
     started = time.perf_counter()
-    field = contestants(options)
-    rows = [{**vars(one), "round": number, "ms": one.measure()} for number in range(options.rounds) for one in field]
+    os.environ.update(WORKER_ENVIRONMENT)  # of the processes of the pool; this one has begun
+    keep_freed_memory()
+    with ProcessPoolExecutor(cores(), get_context("spawn"), single_threaded) as pool:
+        field = contestants(options, pool)
+        rows = [
+            {**one.measured, "round": number, "ms": one.measure()} for number in range(options.rounds) for one in field
+        ]
     keep(pd.DataFrame(rows), stored)
     show(stored)
     print(f"{time.perf_counter() - started:.0f} s")

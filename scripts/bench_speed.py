@@ -23,7 +23,7 @@ import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from matplotlib import rc_context
@@ -32,6 +32,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from evobench.figures import FAMILY_COLOURS, FAMILY_NAMES, STYLE, save
+
+if TYPE_CHECKING:
+    from evobench.tasks import Task
 
 RUNS, START = 30, 300
 FAMILIES = {"pso": "PSO", "ga": "SimpleGA", "de": "DifferentialEvolution", "cmaes": "CMA_ES"}
@@ -52,13 +55,18 @@ def cell(algorithm: str, dim: int, budget: int, compile: bool = False) -> Any:
     return make_experiment(content).cells()[0]
 
 
-def ours(algorithm: str, dim: int, budget: int, compile: bool = False, runs: int = RUNS) -> float:
-    """Seconds of all runs with all cores, as one tensor program, or as many as `evobench run` would make."""
-    from evobench.runner import batches
+def seconds(task: Task) -> float:
+    """Seconds of the runs of a task in this process."""
     from evobench.tasks import execute
 
-    tasks = batches(cell(algorithm, dim, budget, compile), range(runs))
-    return sum(execute(task, lambda share, best: None)[0].wall_s for task in tasks)
+    return execute(task, lambda share, best: None)[0].wall_s
+
+
+def ours(algorithm: str, dim: int, budget: int, compile: bool = False) -> float:
+    """Seconds of all runs with all cores, as one tensor program."""
+    from evobench.tasks import Task
+
+    return seconds(Task(cell(algorithm, dim, budget, compile), tuple(range(RUNS))))
 
 
 def compiled(algorithm: str, dim: int, budget: int) -> tuple[float, float]:
@@ -72,9 +80,9 @@ def compiled(algorithm: str, dim: int, budget: int) -> tuple[float, float]:
 
 def one_pymoo_run(algorithm: str, dim: int, budget: int, seed: int) -> float:
     """Seconds of one run in this process."""
-    from evobench.tasks import Task, execute
+    from evobench.tasks import Task
 
-    return execute(Task(cell(algorithm, dim, budget), (seed,)), lambda share, best: None)[0].wall_s
+    return seconds(Task(cell(algorithm, dim, budget), (seed,)))
 
 
 def pymoo(pool: ProcessPoolExecutor, algorithm: str, dim: int, budget: int, cores: int) -> float:

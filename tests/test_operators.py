@@ -131,16 +131,19 @@ def test_soft_parents_are_the_equations_mixture(noise):
             np.testing.assert_allclose(parent[seed, row], weights / weights.sum() @ x[seed].numpy(), rtol=1e-12)
 
 
-@given(st.floats(0.01, 100), st.floats(0, 1e30))
-def test_mixtures_that_the_compiler_makes_are_the_same(temperature, spread):
-    """In a compiled program the weights are normalised after the product: values and gradients are those of before."""
+@pytest.mark.parametrize("combine", [None, lambda p, q: p - 0.5 * q])
+@given(temperature=st.floats(0.01, 100), spread=st.floats(0, 1e30))
+def test_mixtures_that_the_compiler_makes_are_the_same(combine, temperature, spread):
+    """In a compiled program weights are normalised after the product, or combined before it: values and gradients are
+    those of before."""
 
     def parents(compiling):
         alpha = spread * uniforms(2, 7, seed=1)
         leaves = [t.requires_grad_() for t in (alpha, torch.full((2, 1, 1), temperature).double(), uniforms(2, 7, 3))]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch.compiler, "is_compiling", lambda: compiling)
-            p, q = select(uniforms(2, 5, 2, 7, seed=2), *leaves, noise="logistic", hard=False)
+            made = select(uniforms(2, 5, 2, 7, seed=2), *leaves, noise="logistic", hard=False, combine=combine)
+        p, q = made if combine is None else (made, 2 * made)
         return p, q, *torch.autograd.grad((p * q.cos()).sum(), leaves)
 
     for one, other in zip(parents(False), parents(True), strict=True):

@@ -496,8 +496,8 @@ def test_seeds_that_do_not_fit_into_memory_make_further_batches(tmp_path, monkey
 
 
 def test_the_estimate_of_memory_at_500_dimensions():
-    """30 runs are one batch, 200 of CMA-ES are three, of PSO two; what is at work at once has the same memory on any
-    machine."""
+    """30 runs are one batch, 200 of CMA-ES are three, of PSO two, and 300 of PSO four; what is at work at once has
+    the same memory on any machine."""
 
     def batches(seeds, algo="cmaes_diff", jobs=1):
         content = {"algo": algo, "fn": "michalewicz", "dim": 500, "seeds": seeds}
@@ -505,7 +505,9 @@ def test_the_estimate_of_memory_at_500_dimensions():
 
     assert batches(30) == [30]
     assert len(batches(200)) == len(batches(200, jobs=2)) == 3
+    assert batches(100, "pso_diff") == [100]
     assert batches(200, "pso_diff") == [100, 100]
+    assert batches(300, "pso_diff") == [75] * 4  # of which each of two cores has two
     for jobs in (2, 8):
         at_once = sorted(batches(200, jobs=jobs))[-jobs:]
         assert sum(at_once) * 4 * FAMILIES["cmaes"].peak(100, 500) <= runner.MEMORY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -71,11 +72,14 @@ def test_a_figure_of_both():
     assert list(first) == pytest.approx([cost / runs for cost, runs in zip(shared(2, 0.2), RUNS, strict=True)])
 
 
-def test_a_measurement_is_a_run():
-    one = bench_scale.Contestant("cmaes", 2, 5, compile=False)
-    assert 0 < one.prepare(0.0) < 60
-    assert one.generations == 5
-    assert 0 < one.measure() < 60_000
+@pytest.mark.parametrize("runs", [2, 101])  # here; of the pool, in two batches
+def test_a_measurement_is_a_run(runs):
+    with ThreadPoolExecutor(1) as pool:
+        one = bench_scale.Contestant("cmaes", runs, 5, compile=False, pool=pool)
+        assert 0 < one.prepare(0.0) < 60
+        assert one.generations == 5
+        assert 0 < one.measure() < 60_000
+    assert "pool" not in one.measured
 
 
 @pytest.mark.parametrize("peers", [2.0, np.nan])  # NaN: no evosax at hand

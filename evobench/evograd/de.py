@@ -113,7 +113,8 @@ class DE:
         alpha = params.selection_logit
         if self.settings.fitness_logits:
             alpha = alpha + fitness_logits(state.fitness, params.x.dtype)
-        partners = select(
+        scale = params.log_f.exp().clamp(max=_MAX_F).view(-1, 1, 1)
+        donor = select(
             noise.partners,
             alpha,
             params.log_temperature.exp().view(-1, 1, 1),
@@ -121,12 +122,10 @@ class DE:
             noise=self.settings.noise,
             hard=self.settings.selection == "hard",
             besides=self._own_row(noise),
+            combine=(lambda r1, r2, r3: r1 + scale * (r2 - r3)) if self._rand else lambda r1, r2: scale * (r1 - r2),
         )
-        scale = params.log_f.exp().clamp(max=_MAX_F).view(-1, 1, 1)
-        if self._rand:
-            donor = partners[0] + scale * (partners[1] - partners[2])
-        else:
-            donor = x + scale * (state.elite_x - x) + scale * (partners[0] - partners[1])
+        if not self._rand:
+            donor = x + scale * (state.elite_x - x) + donor
         mask = binary_concrete(noise.cross, params.crossover_logit.view(-1, 1, 1), self.settings.mask_temperature)
         genes = torch.arange(self.space.dim, device=x.device)
         certain = genes == (noise.gene * self.space.dim).floor()  # j = j_rand

@@ -7,7 +7,8 @@ the backward pass is the relaxed one (straight-through).
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -53,22 +54,31 @@ def select(
     noise: Literal["logistic", "gumbel"],
     hard: bool,
     besides: Int[Tensor, "seeds n"] | None = None,
-) -> tuple[Float[Tensor, "seeds n dim"], ...]:
-    """The parents of every candidate: Gumbel-softmax over the population, one batched product.
+    combine: Callable[..., Tensor] | None = None,
+) -> Any:
+    """The parents of every candidate, `[S, n, D]` each: Gumbel-softmax over the population, one batched product.
 
     A parent is p̃·x with p̃ = softmax((log u − log(1 − u) + α)/τ) (paper §2.2); with `gumbel` noise
     p̃ = softmax(α/τ − log(−log u)), as in the authors' code. Soft parents are mixtures of the whole
     population. Hard ones are its members in the forward pass, straight-through: all different where
     `besides` is given, and different from that individual. Weights have the precision of `u`.
+
+    Args:
+        combine: a linear function of the parents, whose value is wanted instead of their tuple. Of soft ones a
+            compiled program takes it of their weights, `[S, n, N]` each: one product, not one for each parent.
     """
     seeds, n, parents, pop = u.shape
     alpha, temperature = alpha.to(u.dtype), temperature.to(u.dtype)
     u = u.reshape(seeds, n * parents, pop)
+
+    def each(rows: Float[Tensor, "seeds m k"]) -> tuple[Float[Tensor, "seeds n k"], ...]:
+        return rows.view(seeds, n, parents, -1).unbind(2)
+
     if torch.compiler.is_compiling() and noise == "logistic" and not hard:
-        if not torch.is_grad_enabled():  # α once, and not anew for every candidate
-            alpha = alpha.as_strided(alpha.shape, alpha.stride())
-        scores = (u / (1 - u)).log() + alpha[:, None]  # `torch.logit` has a clamp: a tenth would be single numbers
-        return _mixtures(scores, temperature, x).view(seeds, n, parents, -1).unbind(2)
+        weights, total = _softmax_in_two(u, alpha, temperature)
+        if combine is not None:
+            return combine(*each(weights / total)).to(x.dtype) @ x
+        return each((weights.to(x.dtype) @ x) / total)
     if noise == "logistic":
         scores = (torch.logit(u) + alpha[:, None]) / temperature
     else:
@@ -77,15 +87,19 @@ def select(
         weights = _one_hot(scores.view(seeds, n, parents, pop), besides).reshape(scores.shape)
     else:
         weights = torch.softmax(scores, dim=-1)
-    return (weights.to(x.dtype) @ x).view(seeds, n, parents, -1).unbind(2)
+    made = each(weights.to(x.dtype) @ x)
+    return made if combine is None else combine(*made)
 
 
-def _mixtures(
-    scores: Float[Tensor, "seeds m pop"], temperature: Float[Tensor, "seeds 1 1"], x: Float[Tensor, "seeds pop dim"]
-) -> Float[Tensor, "seeds m dim"]:
-    """softmax(scores/τ)·x, in fewer passes than the compiler makes of `torch.softmax` of a quotient."""
+def _softmax_in_two(
+    u: Float[Tensor, "seeds m pop"], alpha: Float[Tensor, "seeds pop"], temperature: Float[Tensor, "seeds 1 1"]
+) -> tuple[Float[Tensor, "seeds m pop"], Float[Tensor, "seeds m 1"]]:
+    """Weights and their sums, in fewer passes than the compiler makes of `torch.softmax` of a quotient."""
+    if not torch.is_grad_enabled():  # α once, and not anew for every candidate
+        alpha = alpha.as_strided(alpha.shape, alpha.stride())
+    scores = (u / (1 - u)).log() + alpha[:, None]  # `torch.logit` has a clamp: a tenth would be single numbers
     weights = ((scores - scores.detach().amax(-1, keepdim=True)) / temperature).exp()
-    return (weights.to(x.dtype) @ x) / weights.sum(-1, keepdim=True)
+    return weights, weights.sum(-1, keepdim=True)
 
 
 def _one_hot(
