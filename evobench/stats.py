@@ -14,6 +14,7 @@ J. Educ. Behav. Stat. 25(2):101-132, 2000 (A12 and its magnitudes); B. Efron, An
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import Counter
@@ -170,8 +171,8 @@ def labels(runs: pd.DataFrame) -> dict[Cell, str]:
 
     It is its algorithm; where that has several settings there, `@` and what tells them apart: the
     start (`cmaes@centre`), any other one thing (`pso_diff@lr=0.1`), or what is not as in most of them
-    (`@weights=rank,reflected_steps=False`; `@base` where all is); if that is more than two things, the
-    first six digits of their hash.
+    (`@weights=rank,reflected_steps=False`; `@base` where all is); if that is more than two things, one or two
+    that no other has together (`@gradient_cost=0,centre`), or else the first six digits of their hash.
     """
     namesakes: dict[tuple[Any, ...], dict[Cell, dict[str, Any]]] = {}
     for cell, rows in split(runs).items():
@@ -206,12 +207,27 @@ def _differences(group: dict[Cell, dict[str, Any]]) -> dict[Cell, str]:
             return {cell: _setting(key, described) for cell, described in group.items()}
     usual = {key: mode(values[key]) for key in keys}
     apart = {cell: [key for key in keys if str(of.get(key)) != usual[key]] for cell, of in group.items()}
-    names = {cell: ",".join(_setting(key, group[cell]) for key in apart[cell]) or "base" for cell in group}
+    names = {
+        cell: ",".join(_setting(key, group[cell]) for key in apart[cell]) or "base"
+        for cell in group
+        if len(apart[cell]) <= _MOST_APART
+    }
     counts = Counter(names.values())
     return {
-        cell: name if len(apart[cell]) <= _MOST_APART and counts[name] == 1 else cell.settings_hash[:6]
-        for cell, name in names.items()
+        cell: names[cell] if counts[names.get(cell, "")] == 1 else _alone(cell, group, apart[cell]) for cell in group
     }
+
+
+def _alone(cell: Cell, group: dict[Cell, dict[str, Any]], unusual: Sequence[str]) -> str:
+    """As few settings as no other cell has together, unusual ones first; else the hash."""
+    own = group[cell]
+    others = [other for one, other in group.items() if one != cell]
+    all_keys = [*unusual, *(key for key in own if key not in unusual)]
+    for keys, count in itertools.product((unusual, all_keys), range(1, _MOST_APART + 1)):
+        for some in itertools.combinations(keys, count):
+            if not any(all(str(other.get(key)) == str(own.get(key)) for key in some) for other in others):
+                return ",".join(_setting(key, own) for key in some)
+    return cell.settings_hash[:6]
 
 
 def _setting(key: str, described: dict[str, Any]) -> str:

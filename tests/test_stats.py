@@ -254,6 +254,29 @@ def test_settings_that_differ_in_several_things_are_named_by_what_is_not_as_in_m
     assert labels == {0.0: "cmaes_diff@base", 1.0: "cmaes_diff@lr=1", 2.0: "cmaes_diff@weights=rank"}
 
 
+def test_settings_that_differ_in_many_things_are_named_by_as_few_as_tell_them_apart() -> None:
+    """One thing, or two that no other has together, as they are or as usual; a hash where it takes three."""
+    usual = {"a": 0, "b": 0, "c": 0, "d": 0}
+    kinds = [{}, {"a": 2}, {"b": 2}, {"c": 2}, {"d": 2}, {"a": 1, "b": 1, "c": 1}, {"a": 1, "b": 1, "d": 1}]
+    named = ["base", "a=2", "b=2", "c=2", "d=2"]
+    assert _labels([usual | kind for kind in kinds]) == [*named, "c=1", "d=1"]
+    kinds.append({"a": 1, "c": 1, "d": 1})
+    assert _labels([usual | kind for kind in kinds]) == [*named, "b=1,c=1", "b=1,d=1", "c=1,d=1"]
+    kinds = [{}, {"a": 1}, {"b": 1}, {"c": 1}, {"a": 1, "b": 1}, {"a": 1, "c": 1}, {"b": 1, "c": 1}]
+    named = ["base", "a=1", "b=1", "c=1", "a=1,b=1", "a=1,c=1", "b=1,c=1"]
+    assert _labels([usual | kind for kind in [*kinds, {"a": 1, "b": 1, "c": 1}]]) == [*named, "000007"]
+
+
+def _labels(kinds: list[dict[str, int]]) -> list[str]:
+    """What follows the @ in the names of `ga` with these settings."""
+    runs = (
+        runs_of("ga", [float(place)], settings_hash=f"{place:06}" * 2, settings=json.dumps(kind))
+        for place, kind in enumerate(kinds)
+    )
+    table = stats.summarise(pd.concat(runs)).sort_values("median")
+    return [label.partition("@")[2] for label in table["label"]]
+
+
 # --- comparisons -------------------------------------------------------------------------------
 
 
