@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -114,7 +115,8 @@ class DE:
         if self.settings.fitness_logits:
             alpha = alpha + fitness_logits(state.fitness, params.x.dtype)
         scale = params.log_f.exp().clamp(max=_MAX_F).view(-1, 1, 1)
-        donor = select(
+        partners = partial(
+            select,
             noise.partners,
             alpha,
             params.log_temperature.exp().view(-1, 1, 1),
@@ -122,10 +124,11 @@ class DE:
             noise=self.settings.noise,
             hard=self.settings.selection == "hard",
             besides=self._own_row(noise),
-            combine=(lambda r1, r2, r3: r1 + scale * (r2 - r3)) if self._rand else lambda r1, r2: scale * (r1 - r2),
         )
-        if not self._rand:
-            donor = x + scale * (state.elite_x - x) + donor
+        if self._rand:
+            donor = partners(combine=lambda r1, r2, r3: r1 + scale * (r2 - r3))
+        else:
+            donor = x + scale * (state.elite_x - x) + partners(combine=lambda r1, r2: scale * (r1 - r2))
         mask = binary_concrete(noise.cross, params.crossover_logit.view(-1, 1, 1), self.settings.mask_temperature)
         genes = torch.arange(self.space.dim, device=x.device)
         certain = genes == (noise.gene * self.space.dim).floor()  # j = j_rand
