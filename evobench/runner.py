@@ -100,18 +100,21 @@ def plan(experiment: Experiment, store: Store, *, fresh: bool = False, jobs: int
         done = set() if fresh else store.seeds_of(cell.key)
         missing = tuple(seed for seed in experiment.seeds if seed not in done)
         stored += len(experiment.seeds) - len(missing)
-        tasks += batches(cell, missing, room, share)
+        tasks += batches(cell, missing, room, share, of=len(experiment.seeds))
         whole += len(batches(cell, experiment.seeds, room, share))
     return Plan(cells, stored, tasks, min(jobs, whole))
 
 
-def batches(cell: Cell, seeds: Sequence[int], room: float = MEMORY / 2, share: int | None = None) -> list[Task]:
+def batches(
+    cell: Cell, seeds: Sequence[int], room: float = MEMORY / 2, share: int | None = None, *, of: int | None = None
+) -> list[Task]:
     """The tasks of these seeds: of a tensor program as many runs at once as fit into `room`, in bytes, on a CPU
-    `TOGETHER` at most, and of a large one not more than `share`."""
+    `TOGETHER` at most, and of a large one not more than `share`. Where they are what is missing `of` so many, borders
+    are where all of them would have theirs."""
     most = max(1, int(room // footprint(cell))) if ALGORITHMS[cell.algo].batched else 1
-    if cell.device == "cpu" and len(seeds) > TOGETHER:
-        parts = 2 ** math.ceil(math.log2(len(seeds) / TOGETHER))  # which so many cores share evenly
-        most = min(most, math.ceil(len(seeds) / parts))
+    if cell.device == "cpu" and (count := of or len(seeds)) > TOGETHER:
+        parts = 2 ** math.ceil(math.log2(count / TOGETHER))  # which so many cores share evenly
+        most = min(most, math.ceil(count / parts))
     if share is not None and _is_large(cell):
         most = min(most, share)
     return [Task(cell, tuple(seeds[start : start + most])) for start in range(0, len(seeds), most)]

@@ -589,6 +589,14 @@ def test_the_seeds_of_a_large_cell_are_shared_out_where_cores_are_idle(tmp_path)
     np.testing.assert_allclose(shared["best_f"], whole["best_f"], rtol=1e-5)
 
 
+def test_what_is_stored_does_not_move_the_borders_between_batches_of_many_seeds(tmp_path):
+    """300 seeds are four batches, and where one is stored the other three are left, whichever it is."""
+    content = {"algo": "pso_plain", "fn": "ackley", "dim": 2, "pop": 2, "budget": 4}
+    first, second, *rest = plan(make_experiment(content | {"seeds": 300}), Store(tmp_path)).tasks
+    run_experiment(make_experiment(content | {"seeds": f"{second.seeds[0]}-{second.seeds[-1]}"}), tmp_path, jobs=1)
+    assert plan(make_experiment(content | {"seeds": 300}), Store(tmp_path)).tasks == [first, *rest]
+
+
 @pytest.mark.parametrize(("stored", "jobs"), [("", 2), ("pso_plain", 2), ("pso_plain", 1)])
 def test_what_is_stored_does_not_change_how_the_rest_is_computed(stored, jobs, tmp_path, monkeypatch):
     """Two cells are a pool's, even where one is left: a process alone has more threads, and other last bits."""
