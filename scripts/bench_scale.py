@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from bench_speed import FAMILIES, RUNS, cell, keep, seconds
+from bench_speed import FAMILIES, RUNS, cell, keep, wall_seconds
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -75,9 +75,9 @@ class Contestant:
         start = self.family != "cmaes"  # evaluates a population
         tasks = batches(cell(f"{self.family}_diff", self.dim, (start + generations) * POP, compile), range(self.runs))
         if len(tasks) == 1:
-            return seconds(tasks[0])
+            return wall_seconds(tasks[0])
         started = time.perf_counter()
-        list(self.pool.map(seconds, tasks))
+        list(self.pool.map(wall_seconds, tasks))
         return time.perf_counter() - started
 
     def prepare(self, seconds: float) -> float:

@@ -57,7 +57,7 @@ def cell(algorithm: str, dim: int, budget: int, compile: bool = False) -> Any:
     return make_experiment(content).cells()[0]
 
 
-def seconds(task: Task) -> float:
+def wall_seconds(task: Task) -> float:
     """Seconds of the runs of a task in this process."""
     from evobench.tasks import execute
 
@@ -68,7 +68,7 @@ def ours(algorithm: str, dim: int, budget: int, compile: bool = False) -> float:
     """Seconds of all runs with all cores, as one tensor program."""
     from evobench.tasks import Task
 
-    return seconds(Task(cell(algorithm, dim, budget, compile), tuple(range(RUNS))))
+    return wall_seconds(Task(cell(algorithm, dim, budget, compile), tuple(range(RUNS))))
 
 
 def compiled(algorithm: str, dim: int, budget: int) -> tuple[float, float]:
@@ -84,7 +84,7 @@ def one_pymoo_run(algorithm: str, dim: int, budget: int, seed: int) -> float:
     """Seconds of one run in this process."""
     from evobench.tasks import Task
 
-    return seconds(Task(cell(algorithm, dim, budget), (seed,)))
+    return wall_seconds(Task(cell(algorithm, dim, budget), (seed,)))
 
 
 def pymoo(pool: ProcessPoolExecutor, algorithm: str, dim: int, budget: int, cores: int) -> float:
@@ -175,7 +175,7 @@ def main() -> None:
     budget = round(full * options.share / 100) * 100
     scale = full / budget
     for name, value in WORKER_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)  # pymoo gets what `evobench run` gives it
+        os.environ.setdefault(name, value)  # pymoo gets what `evobench run` gives it, but for rarer garbage collection
     keep_freed_memory()  # and so do we
     print(f"{RUNS} runs x {full} evaluations, {options.dim}D Ackley, {cores} cores, median of {options.rounds} rounds")
     print("seconds of the whole work; in brackets how many times faster than pymoo, and how many times evosax's time")
