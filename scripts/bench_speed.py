@@ -168,21 +168,21 @@ def main() -> None:
     if options.draw:
         print(*save(draw(stored()), OUT / "bench"), sep="\n")
         return
-    from evobench.executors import WORKER_ENVIRONMENT, keep_freed_memory
+    from evobench.executors import WORKER_ENVIRONMENT, keep_freed_memory, single_threaded
     from evobench.experiment import default_budget
 
     full, cores = default_budget(options.dim), os.cpu_count() or 1
     budget = round(full * options.share / 100) * 100
     scale = full / budget
     for name, value in WORKER_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)  # pymoo gets what `evobench run` gives it, but for rarer garbage collection
+        os.environ.setdefault(name, value)  # pymoo gets what `evobench run` gives it
     keep_freed_memory()  # and so do we
     print(f"{RUNS} runs x {full} evaluations, {options.dim}D Ackley, {cores} cores, median of {options.rounds} rounds")
     print("seconds of the whole work; in brackets how many times faster than pymoo, and how many times evosax's time")
     measured = []
     with (
         tempfile.TemporaryDirectory() as cache,
-        ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool,
+        ProcessPoolExecutor(cores, get_context("spawn"), single_threaded) as pool,
     ):
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # empty: the first compilation is the whole of it
         for family in FAMILIES:
