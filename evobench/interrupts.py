@@ -36,7 +36,8 @@ def terminable() -> Iterator[None]:
 
 @contextmanager
 def held() -> Iterator[Callable[[], None]]:
-    """Both wait until what this yields is called: amid `concurrent.futures.wait` they would leave locks taken.
+    """Both wait until what this yields is called, or for the end: raised amid what is inside, they would leave it
+    half done.
 
     A signal that is ignored, or that somebody else handles, is left alone.
     """
@@ -48,13 +49,16 @@ def held() -> Iterator[Callable[[], None]]:
 
     def raise_interrupt() -> None:
         if asked:
-            _HANDLERS[signal.Signals(asked[0])](asked[0], None)
+            first = asked[0]
+            asked.clear()
+            _HANDLERS[signal.Signals(first)](first, None)
 
     try:
         yield raise_interrupt
     finally:
         for number in ours:
             signal.signal(number, _HANDLERS[number])
+    raise_interrupt()
 
 
 @contextmanager

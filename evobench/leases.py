@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from evobench import interrupts
 from evobench.files import create, dated, matching, now, remove, remove_empty, touch
 from evobench.store import CellKey, prefix, stem
 
@@ -110,11 +111,12 @@ class Leases:
                 return False
             turn = max((lease.turn for lease in leases if lease.stem == name), default=-1) + 1
             path = self.directory / f"{name}.{turn}.json"
-            if not create(path, self._text(seeds)):
-                return False
+            with interrupts.held():  # between the two one would leave the file behind
+                if not create(path, self._text(seeds)):
+                    return False
+                self.mine[key, tuple(seeds)] = path
         except OSError:
             return True
-        self.mine[key, tuple(seeds)] = path
         # Two that claim seeds in common under different names cannot both have looked before the other wrote.
         if self._taken(self._all(), key, seeds):
             self.release(key, seeds)
@@ -126,8 +128,8 @@ class Leases:
 
     def release(self, key: CellKey, seeds: Sequence[int]) -> None:
         """Give a lease back."""
-        if (path := self.mine.pop((key, tuple(seeds)), None)) is not None:
-            with suppress(OSError):
+        with interrupts.held(), suppress(OSError):
+            if (path := self.mine.pop((key, tuple(seeds)), None)) is not None:
                 remove(path)
 
     def others(self) -> list[Lease]:

@@ -668,10 +668,12 @@ def test_a_signal_waits_for_a_safe_moment(number: signal.Signals, error: type[Ke
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     with terminable(), held() as raise_interrupt:
         raise_interrupt()
-        os.kill(os.getpid(), number)
-        time.sleep(0.01)
+        signal.raise_signal(number)
         with pytest.raises(error):
             raise_interrupt()
+        raise_interrupt()
+    with terminable(), pytest.raises(error), held():
+        signal.raise_signal(number)
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from evobench import leases
+from evobench.interrupts import Terminated, terminable
 from evobench.leases import LIMIT, Leases, Owner
 
 INFINITE = '{"owner": ["a", "b", 1e999, "d"], "seeds": []}'
@@ -129,6 +131,31 @@ def test_a_lease_shows_signs_of_life(tmp_path, monkeypatch):
         path.unlink()  # taken over while this process was asleep: it goes on
         time.sleep(0.1)
         assert ours.heart.is_alive()
+
+
+@pytest.mark.parametrize("step", ["create", "remove"])
+def test_a_signal_amid_a_claim_leaves_none_behind(tmp_path, monkeypatch, step):
+    """It comes while there is a file that the process does not know of: just made, or just forgotten."""
+
+    def interrupted(*arguments):
+        monkeypatch.undo()
+        if step == "remove":
+            signal.raise_signal(signal.SIGTERM)
+        result = function(*arguments)
+        if step == "create":
+            signal.raise_signal(signal.SIGTERM)
+        return result
+
+    function = getattr(leases, step)
+    monkeypatch.setattr(leases, step, interrupted)
+    with terminable(), pytest.raises(Terminated), Leases(tmp_path) as one:
+        claim_and_give_back(one)
+    assert not (tmp_path / "leases").exists()
+
+
+def claim_and_give_back(one: Leases) -> None:
+    one.acquire(KEY, (0, 1, 2))
+    one.release(KEY, (0, 1, 2))
 
 
 @pytest.mark.parametrize("seeds_of", [lambda i: (0, 1, 2), lambda i: (0, i + 1)], ids=["the same", "one in common"])
