@@ -7,9 +7,11 @@ What pathlib cannot say for both stands here: to write at once, to create once, 
 from __future__ import annotations
 
 import errno
+import fnmatch
 import io
 import itertools
 import os
+import posixpath
 import re
 import secrets
 import tempfile
@@ -244,10 +246,20 @@ def nearest(path: Path) -> Path:
 def matching(directory: Path, pattern: str) -> list[Path]:
     """The files of a directory whose names match, in order; none if there is no directory.
 
+    By their names alone: globs of fsspec look at each file, leave out what goes meanwhile (so that of a file and the
+    one that takes its place they may see neither), and take a directory that cannot be listed for an empty one.
+
     Raises:
         OSError: if the file system refuses.
     """
-    return sorted(directory.glob(pattern))
+    try:
+        if local(directory):
+            names = [path.name for path in directory.iterdir()]
+        else:
+            names = [posixpath.basename(key) for key in _remote(directory).ls(_key(directory), detail=False)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [directory / name for name in sorted(fnmatch.filter(names, pattern))]
 
 
 @_in_os_errors

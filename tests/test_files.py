@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
+import fsspec
 import pandas as pd
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from evobench.experiment import Experiment, make_experiment
 from evobench.failures import Failures
@@ -119,7 +122,7 @@ class Credentials(ValueError):
     """As libraries of object stores raise, and ValueErrors as well."""
 
 
-@pytest.mark.parametrize("call", ["exists", "read_bytes", "rename", "glob"])
+@pytest.mark.parametrize("call", ["exists", "read_bytes", "rename", "ls"])
 def test_what_a_file_system_raises_of_its_own(call, url, monkeypatch):
     """One sentence, and not taken for damage of the file that could not be read."""
     run_experiment(small(algo="ga"), url, jobs=1)
@@ -131,7 +134,7 @@ def test_what_a_file_system_raises_of_its_own(call, url, monkeypatch):
     def refuse(*_, **__):
         raise Credentials("no credentials")
 
-    monkeypatch.setattr(type(path), call, refuse)
+    monkeypatch.setattr(type(path.fs if call == "ls" else path), call, refuse)
     with pytest.raises((OSError, StoreError)) as caught:
         store.set_aside_damaged()
     assert "Credentials: no credentials" in str(caught.value)
@@ -175,6 +178,34 @@ def test_a_lease_keeps_others_out(url, monkeypatch):
     assert other.others()
     monkeypatch.setattr("evobench.leases.now", lambda place: now(place) + LIMIT + 1)  # it was not touched for so long
     assert other.acquire(key, seeds)
+
+
+class Merging(LocalFileSystem):
+    """Another process puts a file in the place of one that was just listed."""
+
+    protocol = "merging"
+
+    def info(self, path, **kwargs):
+        if isinstance(path, os.DirEntry):
+            Path(path.path).rename(f"{path.path}-merged")
+        return super().info(path, **kwargs)
+
+
+@pytest.mark.filterwarnings("ignore:UPath 'merging'")
+def test_what_is_replaced_while_it_is_listed(tmp_path):
+    """One of both is seen: none would mean that nothing is stored, and all of it computed again."""
+    fsspec.register_implementation("merging", Merging, clobber=True)
+    (tmp_path / "old").write_text("x")
+    assert [file.name for file in matching(locate(f"merging://{tmp_path}"), "*")] == ["old"]
+
+
+def test_a_directory_that_cannot_be_listed_is_not_empty(place, monkeypatch):
+    create(place / "a", b"x")
+    assert matching(place / "nothing", "*") == matching(place / "a", "*.json") == []
+    what, call = (Path, "iterdir") if isinstance(place, Path) else (type(place.fs), "ls")
+    monkeypatch.setattr(what, call, lambda *_, **__: raises(PermissionError(13, "Permission denied")))
+    with pytest.raises(PermissionError):
+        matching(place, "*")
 
 
 SHARED = """
