@@ -58,7 +58,7 @@ def held() -> Iterator[Callable[[], None]]:
     finally:
         for number in ours:
             signal.signal(number, _HANDLERS[number])
-    raise_interrupt()
+        raise_interrupt()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pandas as pd
 import pexpect
@@ -674,7 +675,14 @@ def test_a_signal_waits_for_a_safe_moment(number: signal.Signals, error: type[Ke
         raise_interrupt()
     with terminable(), pytest.raises(error), held():
         signal.raise_signal(number)
+    with terminable(), pytest.raises(error), held():
+        fail_after(number)
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def fail_after(number: signal.Signals) -> NoReturn:
+    signal.raise_signal(number)
+    raise OSError("disk full")
 
 
 def wait_until_gone(group: int) -> None:
