@@ -34,6 +34,13 @@ settings.register_profile(
 )
 settings.load_profile("evobench")
 
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """A test that draws from torch's own stream gets the same numbers in any company."""
+    torch.manual_seed(0)
+
+
 WINE = Path(__file__).parents[2] / "shared" / "data" / "winequality-red.csv"
 
 

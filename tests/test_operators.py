@@ -128,7 +128,7 @@ def test_soft_parents_are_the_equations_mixture(noise):
                 else alpha[seed].numpy() / 0.8 - np.log(-np.log(draw))
             )
             weights = np.exp(scores - scores.max())
-            np.testing.assert_allclose(parent[seed, row], weights / weights.sum() @ x[seed].numpy(), rtol=1e-12)
+            np.testing.assert_allclose(parent[seed, row], weights / weights.sum() @ x[seed].numpy(), 1e-12, 1e-14)
 
 
 @pytest.mark.parametrize("combine", [None, lambda p, q: p - 0.5 * q])
@@ -513,7 +513,6 @@ def test_the_gradient_of_a_large_factor_has_nothing_above_the_diagonal(monkeypat
 def test_a_gradient_step_on_the_factor_changes_the_covariance():
     """keep · (C + L Lᵀ − L₀ L₀ᵀ) + rowsᵀ rows; C itself to the bit where the step is nothing."""
     _, _, state = strategy()
-    torch.manual_seed(0)
     change, rows = 0.01 * torch.randn(2, 4, 4).double().tril(), torch.randn(2, 3, 4).double()
     keep = torch.tensor([0.9, 0.8]).double().view(2, 1, 1)
     moved = state.factor + change
@@ -542,7 +541,6 @@ def test_a_factor_without_a_gradient_is_not_taken_for_a_moved_one(monkeypatch):
 @torch.no_grad()
 def test_a_large_covariance_is_updated_by_blocks(moved, monkeypatch):
     """Its lower triangle is that of the whole, the last block smaller than the others; what it was stays."""
-    torch.manual_seed(0)
     jitter, rows = torch.tensor([[0.5], [0.1]]).double(), torch.randn(2, 3, 8).double()
     committed = torch.randn(2, 8, 8).double().tril()
     covariance = committed @ committed.mT - torch.diag_embed(jitter.expand(2, 8))
@@ -559,7 +557,6 @@ def test_a_large_covariance_is_updated_by_blocks(moved, monkeypatch):
 
 def test_a_gradient_through_a_large_covariance_is_that_of_the_whole(monkeypatch):
     """What stands above the diagonal, left behind by updates without a gradient, has no part in it."""
-    torch.manual_seed(0)
     covariance = torch.eye(8).double() + 0.1 * torch.ones(2, 8, 8).double()
     rows, factor = torch.randn(2, 3, 8).double(), torch.linalg.cholesky(covariance)
     keep = torch.tensor([0.9, 0.8]).double().view(2, 1, 1).requires_grad_()
