@@ -128,7 +128,7 @@ def test_soft_parents_are_the_equations_mixture(noise):
                 else alpha[seed].numpy() / 0.8 - np.log(-np.log(draw))
             )
             weights = np.exp(scores - scores.max())
-            np.testing.assert_allclose(parent[seed, row], weights / weights.sum() @ x[seed].numpy(), 1e-12, 1e-14)
+            np.testing.assert_allclose(parent[seed, row], weights / weights.sum() @ x[seed].numpy(), rtol=1e-12)
 
 
 @pytest.mark.parametrize("combine", [None, lambda p, q: p - 0.5 * q])
