@@ -25,7 +25,7 @@ SHIPPED_MS = 2.7
 results/speed/bench-30d.parquet, on two cores of an AMD EPYC with AVX-512."""
 
 SLOW = 3.0
-"""From this many times the shipped time on, the machine is called slow: without AVX-512 it takes twice as long."""
+"""From this many times the shipped time on, the machine is called slow: without AVX-512 it takes two to three."""
 
 
 class Line(NamedTuple):
